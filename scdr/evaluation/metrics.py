@@ -1,0 +1,88 @@
+"""MAE and RMSE, over ratings and over users, with bootstrap intervals over users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class RatingMetrics:
+    """How far predictions are from ratings, in units of the rating scale.
+
+    Attributes:
+        mae: mean absolute error over ratings (Eq. 17).
+        rmse: root of the mean squared error over ratings (Eq. 18).
+        user_mae: mean over users of each user's MAE.
+        user_rmse: mean over users of each user's RMSE.
+        mae_ci95: 95 % percentile interval of `mae`, by bootstrap over users.
+        rmse_ci95: the same of `rmse`.
+    """
+
+    mae: float
+    rmse: float
+    user_mae: float
+    user_rmse: float
+    mae_ci95: tuple[float, float]
+    rmse_ci95: tuple[float, float]
+
+
+def rating_metrics(
+    users: NDArray[np.integer],
+    ratings: NDArray[np.floating],
+    predictions: NDArray[np.floating],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> RatingMetrics:
+    """Compare predictions with ratings.
+
+    The bootstrap resamples users, not ratings: the ratings of one user are not independent.
+
+    Args:
+        users: `[n]` any integer label of the user of each rating.
+        ratings: `[n]` ratings.
+        predictions: `[n]` predictions, clipped or not, as the caller reports them.
+        resamples: bootstrap samples.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: no rating, lengths that differ, or a prediction that is missing (not finite).
+    """
+    if not len(users) == len(ratings) == len(predictions):
+        raise ValueError(
+            f"users, ratings and predictions have {len(users)}, {len(ratings)} and "
+            f"{len(predictions)} entries; they must agree"
+        )
+    if len(ratings) == 0:
+        raise ValueError("ratings is empty; there is nothing to compare")
+    missing = int(np.count_nonzero(~np.isfinite(predictions)))
+    if missing:
+        raise ValueError(f"predictions holds {missing} values that are not finite")
+
+    error = np.asarray(predictions, dtype=np.float64) - np.asarray(ratings, dtype=np.float64)
+    _, user = np.unique(users, return_inverse=True)
+    count = np.bincount(user).astype(np.float64)  # [K]
+    absolute = np.bincount(user, weights=np.abs(error))  # [K]
+    squared = np.bincount(user, weights=error * error)  # [K]
+
+    generator = np.random.default_rng(seed)
+    sums = np.stack([count, absolute, squared], axis=1)  # [K, 3]
+    drawn = np.stack(
+        [sums[generator.integers(len(sums), size=len(sums))].sum(axis=0) for _ in range(resamples)]
+    )  # [resamples, 3]
+    return RatingMetrics(
+        mae=float(absolute.sum() / count.sum()),
+        rmse=float(np.sqrt(squared.sum() / count.sum())),
+        user_mae=float((absolute / count).mean()),
+        user_rmse=float(np.sqrt(squared / count).mean()),
+        mae_ci95=_interval(drawn[:, 1] / drawn[:, 0]),
+        rmse_ci95=_interval(np.sqrt(drawn[:, 2] / drawn[:, 0])),
+    )
+
+
+def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)

@@ -1,0 +1,267 @@
+"""What a method is, and what it leaves behind once fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import safetensors
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save as serialise
+from torch import Tensor, nn
+
+from scdr.data import TrainingData, source_users
+from scdr.errors import InputError
+from scdr.models import TargetItems
+from scdr.models.mapping import MappingRows
+from scdr.ops.threads import one_thread
+from scdr.progress import Progress
+
+UNKNOWN = -1
+"""Index of a user or item of which nothing is known."""
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """What a fit needs beside data and hyper-parameters.
+
+    Attributes:
+        seed: of everything random.
+        device: where to train.
+        threads: cores to use; results do not depend on it.
+        progress: told of stages and epochs.
+    """
+
+    seed: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    threads: int = 1
+    progress: Progress = field(default_factory=Progress)
+
+
+@dataclass(frozen=True)
+class FactorPredictor:
+    """A fitted method: a vector for each source user, a mapping, and the target items.
+
+    The prediction for source user s and target item i is
+    `offsets[i] + <f_U(source_vectors[s]), vectors[i]>`.
+
+    Attributes:
+        source_vectors: `[U_s, d_source]` float32.
+        mapping: f_U, or None for the identity.
+        items: target items, the last one standing for an item never seen.
+    """
+
+    source_vectors: Tensor
+    mapping: nn.Module | None
+    items: TargetItems
+
+    @one_thread()
+    @torch.no_grad()
+    def predict(
+        self, users: NDArray[np.integer], items: NDArray[np.integer]
+    ) -> NDArray[np.float32]:
+        """Expected ratings, not clipped.
+
+        Args:
+            users: `[n]` source user indices; -1 for a user of whom nothing is known.
+            items: `[n]` target item indices; -1 for an item never seen.
+
+        Returns:
+            `[n]` float32.
+
+        Raises:
+            ValueError: lengths that differ or an index out of range.
+        """
+        n_users, n_items = len(self.source_vectors), len(self.items.offsets) - 1
+        if len(users) != len(items):
+            raise ValueError(f"users has {len(users)} entries, items has {len(items)}")
+        user = _indices("users", users, n_users)  # [n]
+        item = _indices("items", items, n_items)  # [n]
+        item = torch.where(item == UNKNOWN, n_items, item).to(self.items.offsets.device)
+        known = (user != UNKNOWN).to(item.device)
+        result = self.items.priors[item].clone()
+        rows, distinct = user.to(item.device)[known], item[known]
+        if len(rows):
+            asked, position = torch.unique(rows, return_inverse=True)
+            mapped = self.user_vectors(asked)  # [K, d_target]
+            result[known] = self.items.offsets[distinct] + (
+                mapped[position] * self.items.vectors[distinct]
+            ).sum(1)
+        return result.cpu().numpy()
+
+    def user_vectors(self, users: Tensor) -> Tensor:
+        """`f_U(source_vectors[users])`, `[K, d_target]`."""
+        vectors = self.source_vectors[users]
+        return vectors if self.mapping is None else self.mapping(vectors)
+
+    def save(
+        self,
+        path: Path,
+        *,
+        user_ids: NDArray[np.object_],
+        item_ids: NDArray[np.object_],
+        metadata: Mapping[str, Any],
+    ) -> None:
+        """Write everything that predictions need as safetensors, metadata as JSON in its header.
+
+        Args:
+            path: file to write.
+            user_ids: ids of the source users `[U_s]`.
+            item_ids: ids of the target items `[I]`.
+            metadata: anything JSON holds.
+        """
+        tensors = {
+            "user_ids": _bytes_of(user_ids),
+            "item_ids": _bytes_of(item_ids),
+            "source_vectors": self.source_vectors,
+            "items.vectors": self.items.vectors,
+            "items.offsets": self.items.offsets,
+            "items.priors": self.items.priors,
+        }
+        layers: list[list[int | bool | str]] = []
+        for index, layer in enumerate(_layers(self.mapping)):
+            if isinstance(layer, nn.Linear):
+                layers.append(
+                    ["linear", layer.in_features, layer.out_features, layer.bias is not None]
+                )
+                tensors |= {f"mapping.{index}.{k}": v for k, v in layer.state_dict().items()}
+            else:
+                layers.append(["tanh"])
+        header = {"metadata": dict(metadata), "mapping": layers}
+        apart = {
+            name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
+        }
+        data = serialise(apart, metadata={"scdr": orjson.dumps(header).decode()})
+        path.write_bytes(data)
+
+    @classmethod
+    def load(cls, path: Path) -> SavedModel:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the file is missing, damaged or not a model of this package.
+        """
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                header = orjson.loads((file.metadata() or {})["scdr"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, KeyError, safetensors.SafetensorError, orjson.JSONDecodeError) as error:
+            raise InputError(
+                f"not a readable scdr model: {error}",
+                where=str(path),
+                fix="give the model.safetensors of a finished run",
+            ) from error
+        items = TargetItems(
+            tensors["items.vectors"], tensors["items.offsets"], tensors["items.priors"]
+        )
+        mapping = _restore_mapping(header["mapping"], tensors)
+        return SavedModel(
+            predictor=cls(tensors["source_vectors"], mapping, items),
+            user_ids=_ids_of(tensors["user_ids"]),
+            item_ids=_ids_of(tensors["item_ids"]),
+            metadata=header["metadata"],
+        )
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What a model file holds.
+
+    Attributes:
+        predictor: the fitted method.
+        user_ids: ids of the source users `[U_s]`.
+        item_ids: ids of the target items `[I]`.
+        metadata: as given to `save`.
+    """
+
+    predictor: FactorPredictor
+    user_ids: NDArray[np.object_]
+    item_ids: NDArray[np.object_]
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the paper's Table II, or a control.
+
+    Attributes:
+        name: as on the command line.
+        title: as in tables.
+        citation: where it comes from.
+        cross_domain: whether it uses the source domain (Table IV).
+        mapping_based: whether it maps user vectors between domains (Table IV).
+        presets: hyper-parameters by preset name, "default" and "paper" at least.
+        fit: from training data and hyper-parameters to a predictor. It never sees a test user's
+            target ratings: they are not in `TrainingData`.
+    """
+
+    name: str
+    title: str
+    citation: str
+    cross_domain: bool
+    mapping_based: bool
+    presets: Mapping[str, Any]
+    fit: Callable[[TrainingData, Any, FitContext], FactorPredictor]
+
+
+def training_rows(data: TrainingData, device: torch.device) -> MappingRows:
+    """The target training ratings of training users."""
+    return _rows_of(data.train_pairs, data, device, validation=False)
+
+
+def validation_rows(data: TrainingData, device: torch.device) -> MappingRows:
+    """The target ratings of validation users."""
+    return _rows_of(data.validation_pairs, data, device, validation=True)
+
+
+def _rows_of(
+    pairs: NDArray[np.int32], data: TrainingData, device: torch.device, *, validation: bool
+) -> MappingRows:
+    rows = data.validation if validation else data.target
+    rows = rows.take(np.isin(rows.users, pairs[:, 1]))
+    return MappingRows(
+        users=torch.from_numpy(source_users(pairs, rows).astype(np.int64)).to(device),
+        items=torch.from_numpy(rows.items.astype(np.int64)).to(device),
+        ratings=torch.from_numpy(rows.ratings).to(device),
+    )
+
+
+def _bytes_of(ids: NDArray[np.object_]) -> Tensor:
+    """Ids as the bytes of a JSON list, the one form that keeps any string in a tensor file."""
+    return torch.frombuffer(bytearray(orjson.dumps(ids.tolist())), dtype=torch.uint8)
+
+
+def _ids_of(data: Tensor) -> NDArray[np.object_]:
+    return np.array(orjson.loads(data.numpy().tobytes()), dtype=object)
+
+
+def _indices(name: str, values: NDArray[np.integer], size: int) -> Tensor:
+    result = torch.from_numpy(np.asarray(values).astype(np.int64))
+    if len(result) and not (int(result.min()) >= UNKNOWN and int(result.max()) < size):
+        raise ValueError(f"{name} holds an index outside -1 to {size - 1}")
+    return result
+
+
+def _layers(mapping: nn.Module | None) -> list[nn.Module]:
+    if mapping is None:
+        return []
+    return list(mapping) if isinstance(mapping, nn.Sequential) else [mapping]
+
+
+def _restore_mapping(layers: list[list[Any]], tensors: Mapping[str, Tensor]) -> nn.Module | None:
+    modules: list[nn.Module] = []
+    for index, (kind, *shape) in enumerate(layers):
+        if kind == "tanh":
+            modules.append(nn.Tanh())
+            continue
+        layer = nn.Linear(shape[0], shape[1], bias=shape[2]).requires_grad_(False)
+        layer.load_state_dict({k: tensors[f"mapping.{index}.{k}"] for k in layer.state_dict()})
+        modules.append(layer)
+    if not modules:
+        return None
+    return modules[0] if len(modules) == 1 else nn.Sequential(*modules)

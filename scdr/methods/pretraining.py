@@ -1,0 +1,66 @@
+"""Pretraining of both domains, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+from scdr.data import Interactions, TrainingData
+from scdr.methods.base import FitContext
+from scdr.models import Factors, PretrainConfig, pretrain
+
+_DOMAINS = ("source", "target")
+
+
+def pretrain_domain(
+    interactions: Interactions, config: PretrainConfig, context: FitContext, domain: str
+) -> Factors:
+    """The factors of one domain; what is random depends on the seed and the domain alone.
+
+    Raises:
+        DivergenceError: the factors left the finite numbers.
+    """
+    stage = f"pretrain {domain}"
+    with context.progress.stage(stage, config.epochs) as advance:
+        return pretrain(
+            interactions,
+            config,
+            seed=(context.seed, _DOMAINS.index(domain)),
+            device=context.device,
+            advance=advance,
+            stage=stage,
+        )
+
+
+def _join(futures: Iterable[Future[Factors]]) -> None:
+    """Wait for all, or for the first error, awake often enough for Ctrl-C to get through."""
+    running = set(futures)
+    while running:
+        done, running = wait(running, timeout=0.1)
+        for future in done:
+            future.result()
+
+
+def pretrain_domains(
+    data: TrainingData, config: PretrainConfig, context: FitContext
+) -> tuple[Factors, Factors]:
+    """Source and target factors, on two cores where there are two.
+
+    Raises:
+        DivergenceError: the factors left the finite numbers.
+    """
+    with (
+        context.progress.timed("pretrain"),
+        ThreadPoolExecutor(max_workers=min(context.threads, 2)) as pool,
+    ):
+        source, target = (
+            pool.submit(pretrain_domain, interactions, config, context, domain)
+            for interactions, domain in zip((data.source, data.target), _DOMAINS, strict=True)
+        )
+        try:
+            _join((source, target))
+        except BaseException:
+            # The pool waits for the other domain: let it end at its next epoch.
+            context.progress.cancel()
+            raise
+        return source.result(), target.result()

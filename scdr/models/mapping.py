@@ -1,0 +1,285 @@
+"""The mapping f_U from source to target user vectors, trained on ratings (Eq. 8, 9)."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from scdr.errors import DivergenceError
+from scdr.hyperparameters import STRICT, Count, NonNegative, Positive, PositiveCount
+from scdr.models.factors import TargetItems
+from scdr.ops import sharp_mapping_loss
+from scdr.ops.threads import one_thread
+from scdr.progress import Advance
+
+
+@dataclass(frozen=True, kw_only=True)
+class MappingConfig:
+    """Training of the mapping: Eq. 8 to 15."""
+
+    __pydantic_config__ = STRICT
+
+    hidden: PositiveCount = 50
+    """Hidden units of the d - hidden - d tanh network."""
+    epochs: Count = 40
+    """Passes over the target ratings of training users, at most."""
+    optimizer: Literal["sgd", "adam"] = "adam"
+    """Optimiser of the mapping and of the training users' source vectors."""
+    learning_rate: Positive = 0.001
+    """Learning rate on the mean over a batch."""
+    batch_size: PositiveCount = 256
+    """Ratings a batch."""
+    weight_decay: NonNegative = 0.02
+    """Penalty on the mapping's weights: weight_decay * ||W||^2 is added to a batch's loss."""
+    radius: NonNegative = 0.1
+    """Radius rho of the perturbation of source user vectors, in their own units."""
+    steps: Count = 5
+    """Number k of sign gradient ascent steps; 0 is task mapping."""
+    step_size: Positive | None = None
+    """Step size alpha along each coordinate; None is 1/sqrt(width of a source vector)."""
+    train_user: bool = True
+    """Also train the source vectors of training users (Eq. 8), not the mapping alone."""
+    standardise: bool = True
+    """Scale each coordinate of the source vectors to mean 0 and deviation 1; radius and step size
+    are then in those units."""
+    zero_readout: bool = True
+    """Start the last layer at zero, so that training starts from the item biases."""
+    clip_norm: Positive | None = 5.0
+    """Gradients of a batch are scaled down to this l2 norm; None leaves them."""
+    patience: PositiveCount = 5
+    """Stop after so many epochs without a better result on validation users."""
+    select: Literal["validation", "last"] = "validation"
+    """Keep the epoch with the lowest RMSE on validation users, or the last."""
+
+
+PAPER_MAPPING = MappingConfig(
+    epochs=10,
+    optimizer="sgd",
+    learning_rate=0.01,
+    weight_decay=0.0,
+    radius=5.0,
+    standardise=False,
+    zero_readout=False,
+    clip_norm=None,
+    select="last",
+)
+"""The paper's mapping; what it leaves open is closed as in docs/protocol.md, P5 to P7."""
+
+
+@dataclass(frozen=True, slots=True)
+class MappingRows:
+    """Target ratings of the users a mapping is trained or validated on.
+
+    Attributes:
+        users: `[n]` int64, source user of each rating.
+        items: `[n]` int64, target item of each rating.
+        ratings: `[n]` float32.
+    """
+
+    users: Tensor
+    items: Tensor
+    ratings: Tensor
+
+
+def tanh_mlp(
+    width: int, hidden: int, target_width: int, *, zero_readout: bool, generator: torch.Generator
+) -> nn.Sequential:
+    """A `width - hidden - target_width` network with tanh and biases.
+
+    Weights start Kaiming-uniform as in `torch.nn.Linear`; with `zero_readout` the last layer
+    starts at zero.
+    """
+    mapping = nn.Sequential(nn.Linear(width, hidden), nn.Tanh(), nn.Linear(hidden, target_width))
+    for layer in (mapping[0], mapping[2]):
+        assert isinstance(layer, nn.Linear)
+        draw_linear(layer, generator)
+    if zero_readout:
+        nn.init.zeros_(mapping[2].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(mapping[2].bias)  # type: ignore[arg-type]
+    return mapping
+
+
+def draw_linear(layer: nn.Linear, generator: torch.Generator) -> None:
+    """Draw a layer's weights as `torch.nn.Linear` does, from a generator of our own."""
+    bound = 1 / math.sqrt(layer.in_features)
+    nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+    if layer.bias is not None:
+        nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+
+
+@one_thread()
+def train_mapping(
+    source_vectors: Tensor,
+    items: TargetItems,
+    training: MappingRows,
+    validation: MappingRows | None,
+    config: MappingConfig,
+    *,
+    seed: tuple[int, ...],
+    advance: Advance,
+) -> tuple[nn.Sequential, Tensor]:
+    """Minimise the mean of L_SCDR over the ratings of training users (Eq. 8).
+
+    Args:
+        source_vectors: `[U_s, d_source]` source user vectors; not changed.
+        items: target items, frozen.
+        training: target ratings of training users.
+        validation: target ratings of validation users, for the choice of the epoch; None: the last.
+        config: hyper-parameters.
+        seed: of the initial weights and of the order of the ratings.
+        advance: told of each epoch: `loss`, the root mean squared (perturbed) error, and the
+            `validation` RMSE.
+
+    Returns:
+        The mapping, and source vectors `[U_s, d_source]` in which training users' rows are trained
+        where `config.train_user` says so.
+
+    Raises:
+        DivergenceError: the loss left the finite numbers.
+    """
+    scale = _Scale.of(source_vectors, enabled=config.standardise)
+    vectors = scale.apply(source_vectors)  # [U_s, d_source]
+    trained_users, row_user = torch.unique(training.users, return_inverse=True)  # [T], [n]
+    user = vectors[trained_users].requires_grad_(config.train_user)  # [T, d_source]
+    generator = torch.Generator().manual_seed(_torch_seed(seed))
+    mapping = tanh_mlp(
+        vectors.shape[1],
+        config.hidden,
+        items.vectors.shape[1],
+        zero_readout=config.zero_readout,
+        generator=generator,
+    ).to(vectors.device)
+
+    parameters = [*mapping.parameters(), *([user] if config.train_user else [])]
+    optimizer = _optimizer(mapping, user, config)
+    residual = training.ratings - items.offsets[training.items]  # [n]
+    best = _Best(config, mapping, user)
+    for epoch in range(config.epochs):
+        order = torch.randperm(len(residual), generator=generator).to(vectors.device)
+        total = 0.0
+        for rows in order.split(config.batch_size):
+            loss = sharp_mapping_loss(
+                user[row_user[rows]],
+                items.vectors[training.items[rows]],
+                residual[rows],
+                mapping,
+                steps=config.steps,
+                step_size=config.step_size,
+                radius=config.radius,
+            )  # [B]
+            optimizer.zero_grad(set_to_none=True)
+            loss.mean().backward()
+            if config.clip_norm is not None:
+                nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+            optimizer.step()
+            total += float(loss.detach().sum())
+            _check_finite(total, parameters, epoch, config.epochs)
+        values = {"loss": math.sqrt(total / max(len(residual), 1))}
+        if validation is not None and len(validation.ratings):
+            values["validation"] = _rmse(mapping, vectors, items, validation)
+        advance(**values)
+        if best.stops_after(values.get("validation")):
+            break
+    user = best.restore()
+    vectors = vectors.index_copy(0, trained_users, user)
+    return scale.fold_into(mapping), scale.undo(vectors)
+
+
+def _optimizer(mapping: nn.Module, user: Tensor, config: MappingConfig) -> torch.optim.Optimizer:
+    groups: list[dict[str, object]] = [
+        # torch adds weight_decay * W to the gradient of what is here weight_decay * ||W||^2.
+        {"params": list(mapping.parameters()), "weight_decay": 2 * config.weight_decay}
+    ]
+    if config.train_user:
+        groups.append({"params": [user]})
+    if config.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=config.learning_rate)
+    return torch.optim.SGD(groups, lr=config.learning_rate)
+
+
+@torch.no_grad()
+def _rmse(mapping: nn.Module, vectors: Tensor, items: TargetItems, rows: MappingRows) -> float:
+    mapped = mapping(vectors[rows.users])  # [n, d_target]
+    prediction = (mapped * items.vectors[rows.items]).sum(1) + items.offsets[rows.items]
+    return float(((prediction - rows.ratings) ** 2).mean().sqrt())
+
+
+def _check_finite(total: float, parameters: list[Tensor], epoch: int, epochs: int) -> None:
+    sums = torch.stack([parameter.detach().sum() for parameter in parameters])
+    if not (math.isfinite(total) and sums.isfinite().all()):
+        raise DivergenceError(
+            "training diverged: the loss or a weight is not finite",
+            where=f"mapping, epoch {epoch + 1} of {epochs}",
+            fix="lower --mapping.learning-rate or --mapping.radius, or set --mapping.clip-norm",
+        )
+
+
+class _Best:
+    """Keeps the weights of the best epoch on validation users."""
+
+    def __init__(self, config: MappingConfig, mapping: nn.Module, user: Tensor) -> None:
+        self.config, self.mapping, self.user = config, mapping, user
+        self.rmse = math.inf
+        self.waited = 0
+        self.kept: tuple[dict[str, Tensor], Tensor] | None = None
+
+    def stops_after(self, rmse: float | None) -> bool:
+        if rmse is None or self.config.select == "last":
+            return False
+        if rmse < self.rmse:
+            self.rmse, self.waited = rmse, 0
+            self.kept = (
+                copy.deepcopy(self.mapping.state_dict()),
+                self.user.detach().clone(),
+            )
+        else:
+            self.waited += 1
+        return self.waited >= self.config.patience
+
+    def restore(self) -> Tensor:
+        """Put the kept weights back; the user vectors `[T, d_source]` that go with them."""
+        if self.kept is None:
+            return self.user.detach()
+        self.mapping.load_state_dict(self.kept[0])
+        return self.kept[1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """Standardisation of source vectors while training; afterwards folded into the first layer."""
+
+    mean: Tensor  # [d_source]
+    deviation: Tensor  # [d_source]
+
+    @classmethod
+    def of(cls, vectors: Tensor, *, enabled: bool) -> _Scale:
+        if not enabled:
+            width = vectors.shape[1]
+            return cls(vectors.new_zeros(width), vectors.new_ones(width))
+        return cls(vectors.mean(0), vectors.std(0).clamp_min(1e-6))
+
+    def apply(self, vectors: Tensor) -> Tensor:
+        return (vectors - self.mean) / self.deviation
+
+    def undo(self, vectors: Tensor) -> Tensor:
+        return vectors * self.deviation + self.mean
+
+    @torch.no_grad()
+    def fold_into(self, mapping: nn.Sequential) -> nn.Sequential:
+        first = mapping[0]
+        assert isinstance(first, nn.Linear)
+        first.weight.div_(self.deviation)
+        first.bias.sub_(first.weight @ self.mean)
+        return mapping.requires_grad_(False)
+
+
+def _torch_seed(seed: tuple[int, ...]) -> int:
+    mixed = 0
+    for part in seed:
+        mixed = (mixed * 1_000_003 + part) % 2**63
+    return mixed

@@ -1,0 +1,191 @@
+"""Pretraining: probabilistic matrix factorisation (PMF) and its sharpness-aware form (SMF)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scdr.data import Interactions
+from scdr.errors import DivergenceError
+from scdr.hyperparameters import STRICT, Count, NonNegative, Positive, PositiveCount
+from scdr.models.biases import fit_biases
+from scdr.models.factors import Factors
+from scdr.ops import mf_sgd_epoch_
+from scdr.ops.mf_sgd_epoch import SpoiltTablesError
+from scdr.progress import Advance
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Matrix factorisation of each domain: Eq. 2, then Eq. 10."""
+
+    __pydantic_config__ = STRICT
+
+    dimension: PositiveCount = 10
+    """Width d of user and item factors."""
+    epochs: Count = 60
+    """Passes over the ratings, in all."""
+    sharp_epochs: Count = 20
+    """How many of the last epochs minimise the sharp loss (SMF); 0 is plain PMF."""
+    learning_rate: Positive = 0.02
+    """Learning rate of SGD on sums over a batch."""
+    final_learning_rate: Positive | None = 0.001
+    """Learning rate of the last epoch, reached on a straight line; None keeps it constant."""
+    batch_size: PositiveCount = 256
+    """Ratings a batch; gradients are taken at its start and summed over it."""
+    radius: NonNegative = 0.05
+    """Radius rho of the perturbation of user factors, in their own units."""
+    steps: Count = 5
+    """Number k of sign gradient ascent steps; 0 is plain PMF."""
+    step_size: Positive | None = None
+    """Step size alpha along each coordinate; None is 1/sqrt(dimension)."""
+    inner: Literal["pgd", "exact"] = "pgd"
+    """Perturbation by k steps, or the exact maximum over the ball."""
+    biases: bool = True
+    """Add a mean, a user bias and an item bias, started at their ridge solution."""
+    user_penalty: NonNegative = 7.0
+    """Penalty on a user's factors."""
+    item_penalty: NonNegative = 7.0
+    """Penalty on an item's factors."""
+    user_bias_penalty: NonNegative = 5.0
+    """Penalty on a user bias."""
+    item_bias_penalty: NonNegative = 1.5
+    """Penalty on an item bias."""
+    penalty_per_rating: bool = False
+    """Each rating pulls with the whole penalty (weight decay); otherwise all ratings of a user or
+    an item share one penalty, whatever their number."""
+    initial_std: Positive = 0.1
+    """Standard deviation of the initial factors."""
+    keep_untrained: bool = False
+    """Leave target items without a training rating at their initial vectors, as published code
+    does; otherwise they are treated as items never seen."""
+
+
+PAPER_PRETRAIN = PretrainConfig(
+    epochs=20,
+    sharp_epochs=10,
+    learning_rate=0.01,
+    final_learning_rate=None,
+    radius=1.0,
+    biases=False,
+    user_penalty=0.0,
+    item_penalty=0.0,
+    initial_std=1.0,
+    keep_untrained=True,
+)
+"""The paper's pretraining; what it leaves open is closed as in docs/protocol.md, P3 and P4."""
+
+
+def pretrain(
+    interactions: Interactions,
+    config: PretrainConfig,
+    *,
+    seed: tuple[int, ...],
+    device: torch.device,
+    advance: Advance,
+    stage: str,
+) -> Factors:
+    """Train the factors of one domain.
+
+    Args:
+        interactions: training ratings; users and items without one keep their initial factors.
+        config: hyper-parameters.
+        seed: of the initial factors and of the order of the ratings.
+        device: where to train.
+        advance: told of each epoch and its `loss`, the root mean squared (perturbed) error.
+        stage: name of this training in error messages.
+
+    Raises:
+        DivergenceError: the factors left the finite numbers.
+    """
+    generator = np.random.default_rng(seed)
+    factors = _initial(interactions, config, generator, device)
+    users = torch.from_numpy(interactions.users).to(device)  # [n]
+    items = torch.from_numpy(interactions.items).to(device)  # [n]
+    ratings = torch.from_numpy(interactions.ratings).to(device)  # [n]
+    inverse_counts = (
+        (None, None)
+        if config.penalty_per_rating
+        else (
+            _inverse_counts(interactions.users, interactions.n_users, device),
+            _inverse_counts(interactions.items, interactions.n_items, device),
+        )
+    )
+    for epoch in range(config.epochs):
+        order = torch.from_numpy(generator.permutation(len(interactions))).to(device)
+        sharp = epoch >= config.epochs - config.sharp_epochs
+        try:
+            squared_error = mf_sgd_epoch_(
+                factors.user,
+                factors.item,
+                users,
+                items,
+                ratings,
+                order,
+                lr=_learning_rate(config, epoch),
+                batch_size=config.batch_size,
+                user_bias=factors.user_bias,
+                item_bias=factors.item_bias,
+                offset=factors.offset,
+                steps=config.steps if sharp else 0,
+                step_size=config.step_size,
+                radius=config.radius,
+                inner=config.inner,
+                user_penalty=config.user_penalty,
+                item_penalty=config.item_penalty,
+                user_bias_penalty=config.user_bias_penalty,
+                item_bias_penalty=config.item_bias_penalty,
+                user_inverse_count=inverse_counts[0],
+                item_inverse_count=inverse_counts[1],
+            )
+        except SpoiltTablesError as error:
+            raise DivergenceError(
+                "training diverged: an error is not finite",
+                where=f"{stage}, epoch {epoch + 1} of {config.epochs}",
+                fix="lower --pretrain.learning-rate or --pretrain.radius",
+            ) from error
+        advance(loss=float(squared_error / max(len(interactions), 1)) ** 0.5)
+    return factors
+
+
+def _initial(
+    interactions: Interactions,
+    config: PretrainConfig,
+    generator: np.random.Generator,
+    device: torch.device,
+) -> Factors:
+    def normal(rows: int) -> Tensor:
+        values = generator.standard_normal((rows, config.dimension), dtype=np.float32)
+        return torch.from_numpy(values * np.float32(config.initial_std)).to(device)
+
+    factors = Factors(user=normal(interactions.n_users), item=normal(interactions.n_items))
+    if not config.biases:
+        return factors
+    biases = fit_biases(
+        interactions,
+        user_penalty=config.user_bias_penalty,
+        item_penalty=config.item_bias_penalty,
+    )
+    return dataclasses.replace(
+        factors,
+        user_bias=torch.from_numpy(biases.user.astype(np.float32)).to(device),
+        item_bias=torch.from_numpy(biases.item.astype(np.float32)).to(device),
+        offset=biases.mean,
+    )
+
+
+def _inverse_counts(index: np.ndarray, size: int, device: torch.device) -> Tensor:
+    counts = np.bincount(index, minlength=size)
+    return torch.from_numpy((1.0 / np.maximum(counts, 1)).astype(np.float32)).to(device)
+
+
+def _learning_rate(config: PretrainConfig, epoch: int) -> float:
+    if config.final_learning_rate is None or config.epochs < 2:
+        return config.learning_rate
+    share = epoch / (config.epochs - 1)
+    return (1 - share) * config.learning_rate + share * config.final_learning_rate

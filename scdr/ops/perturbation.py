@@ -1,0 +1,72 @@
+"""What every op with a perturbation shares: the meaning and the checks of its arguments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Inner = Literal["pgd", "exact"]
+MappingFunction = Callable[[Tensor], Tensor]
+
+NORM_FLOOR = 1e-12
+"""Norms are kept above this where they divide."""
+
+
+def resolve_step_size(step_size: float | None, width: int) -> float:
+    """Step size alpha of Eq. 12; `None` is 1/sqrt(width): one sign step then has length 1."""
+    return 1.0 / math.sqrt(width) if step_size is None else step_size
+
+
+def check_perturbation(steps: int, step_size: float | None, radius: float, inner: str) -> None:
+    """Refuse a perturbation that has no meaning.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    if steps < 0:
+        raise ValueError(f"steps is {steps}; it must be 0 or more")
+    if step_size is not None and not (step_size > 0 and math.isfinite(step_size)):
+        raise ValueError(f"step_size is {step_size}; it must be positive and finite, or None")
+    if not (radius >= 0 and math.isfinite(radius)):
+        raise ValueError(f"radius is {radius}; it must be finite and 0 or more")
+    if inner not in ("pgd", "exact"):
+        raise ValueError(f'inner is {inner!r}; it must be "pgd" or "exact"')
+
+
+def check_rows(user: Tensor, item: Tensor, rating: Tensor, *, same_width: bool) -> None:
+    """Refuse rows whose shapes, dtypes or devices differ, or that are not finite.
+
+    Args:
+        user: `[B, d_source]`.
+        item: `[B, d_target]`.
+        rating: `[B]`.
+        same_width: whether user and item vectors must have one width (no mapping between them).
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for name, tensor, rank in (("user", user, 2), ("item", item, 2), ("rating", rating, 1)):
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{name} is a {type(tensor).__name__}; it must be a tensor")
+        if tensor.dim() != rank:
+            raise ValueError(f"{name} has {tensor.dim()} dimensions; it must have {rank}")
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} has dtype {tensor.dtype}; it must be floating point")
+        if tensor.dtype != user.dtype or tensor.device != user.device:
+            raise ValueError(
+                f"{name} is {tensor.dtype} on {tensor.device}, user is {user.dtype} on "
+                f"{user.device}; they must agree"
+            )
+        if tensor.shape[0] != user.shape[0]:
+            raise ValueError(f"{name} has {tensor.shape[0]} rows, user has {user.shape[0]}")
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} holds a value that is not finite")
+    if same_width and user.shape[1] != item.shape[1]:
+        raise ValueError(
+            f"item has width {item.shape[1]}, user has {user.shape[1]}; without a mapping between "
+            "them they must agree"
+        )

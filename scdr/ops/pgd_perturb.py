@@ -1,0 +1,131 @@
+"""Perturbation of user vectors that raises the rating loss the most within an l2 ball."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from scdr.ops import reference
+from scdr.ops.perturbation import (
+    NORM_FLOOR,
+    Inner,
+    MappingFunction,
+    check_perturbation,
+    check_rows,
+    resolve_step_size,
+)
+
+
+def pgd_perturb(
+    user: Tensor,
+    item: Tensor,
+    rating: Tensor,
+    mapping: MappingFunction | None = None,
+    *,
+    steps: int,
+    step_size: float | None = None,
+    radius: float,
+    inner: Inner = "pgd",
+) -> Tensor:
+    """Perturb each user vector by projected sign gradient ascent on the rating loss (Eq. 12, 13).
+
+    From `delta_0 = 0`, for each row on its own and `steps` times:
+    `delta <- project(delta + step_size * sgn(grad_u (<f(u + delta), v> - r)^2))`, where `project`
+    is onto the l2 ball of `radius` around 0, `sgn(0) = 0`, and f is `mapping`.
+
+    The identity and a linear map have a closed form. For `Linear - Tanh - Linear` the item is
+    folded into the readout. Any other callable goes through autograd, with the same result.
+
+    Args:
+        user: source user vectors `[B, d_source]`, float32 or float64.
+        item: target item vectors `[B, d_target]`.
+        rating: ratings `[B]`, less everything that is added to the inner product.
+        mapping: f_U, row by row from `[B, d_source]` to `[B, d_target]`; `None` is the identity.
+        steps: number k of ascent steps; 0 gives zeros.
+        step_size: alpha, the length of a step along each coordinate; `None` is `1/sqrt(d_source)`.
+        radius: rho, the largest l2 norm of a perturbation.
+        inner: "pgd", or "exact" for the true maximum over the ball (`steps` and `step_size` are
+            then not used, except that `steps=0` still gives zeros); identity and linear maps only.
+
+    Returns:
+        delta `[B, d_source]`, `||delta||_2 <= radius` up to 1e-6 relative. It carries no gradient:
+        Eq. 15 treats it as a constant.
+
+    Raises:
+        ValueError: a wrong shape, dtype, device or range, or a value that is not finite, by name.
+    """
+    check_perturbation(steps, step_size, radius, inner)
+    check_rows(user, item, rating, same_width=mapping is None)
+    with torch.no_grad():
+        if steps == 0 or radius == 0 or user.numel() == 0:
+            return torch.zeros_like(user)
+        step_size = resolve_step_size(step_size, user.shape[1])
+        if mapping is None:
+            error = (user * item).sum(1) - rating  # [B]
+            return _closed_form(error, item, steps, step_size, radius, inner)
+        if type(mapping) is nn.Linear:
+            direction = item @ mapping.weight  # [B, d_source]
+            error = (user * direction).sum(1) - rating
+            if mapping.bias is not None:
+                error = error + item @ mapping.bias
+            return _closed_form(error, direction, steps, step_size, radius, inner)
+        if inner == "exact":
+            raise ValueError('inner="exact" needs mapping=None or a torch.nn.Linear')
+        if _is_tanh_mlp(mapping):
+            return _through_tanh_mlp(user, item, rating, mapping, steps, step_size, radius)
+    return reference.pgd_perturb(
+        user, item, rating, mapping, steps=steps, step_size=step_size, radius=radius
+    )
+
+
+def _closed_form(
+    error: Tensor, direction: Tensor, steps: int, step_size: float, radius: float, inner: Inner
+) -> Tensor:
+    """All steps at once where the loss is `(error + <delta, direction>)^2`.
+
+    A step along the gradient's sign raises |error|, so the sign never turns, and every step goes
+    the same way until the ball stops it.
+    """
+    toward = torch.sgn(error)[:, None]  # [B, 1]
+    if inner == "exact":
+        norm = direction.norm(dim=1, keepdim=True).clamp_min(NORM_FLOOR)
+        return (radius / norm) * toward * direction
+    signs = torch.sgn(direction)  # [B, d]
+    at_the_ball = radius / signs.abs().sum(1, keepdim=True).sqrt().clamp_min(NORM_FLOOR)  # [B, 1]
+    length: Tensor = at_the_ball.clamp_max(steps * step_size)
+    return length * toward * signs
+
+
+def _is_tanh_mlp(mapping: MappingFunction) -> bool:
+    return type(mapping) is nn.Sequential and [type(layer) for layer in mapping] == [
+        nn.Linear,
+        nn.Tanh,
+        nn.Linear,
+    ]
+
+
+def _through_tanh_mlp(
+    user: Tensor,
+    item: Tensor,
+    rating: Tensor,
+    mapping: MappingFunction,
+    steps: int,
+    step_size: float,
+    radius: float,
+) -> Tensor:
+    """With `c = W2' v` and `s = b2 . v - r`, the error is `c . tanh(W1 (u + delta) + b1) + s`."""
+    assert isinstance(mapping, nn.Sequential)
+    first, _, second = mapping
+    assert isinstance(first, nn.Linear) and isinstance(second, nn.Linear)
+    readout = item @ second.weight  # [B, H]
+    shift = -rating if second.bias is None else item @ second.bias - rating  # [B]
+    at_user = first(user)  # [B, H]
+    delta = torch.zeros_like(user)  # [B, d_source]
+    for _ in range(steps):
+        hidden = torch.tanh(torch.addmm(at_user, delta, first.weight.T))  # [B, H]
+        error = (readout * hidden).sum(1) + shift  # [B]
+        slope = (readout * (1 - hidden * hidden)) @ first.weight  # [B, d_source]
+        delta = delta + step_size * torch.sgn(error)[:, None] * torch.sgn(slope)
+        norm = delta.norm(dim=1, keepdim=True).clamp_min(NORM_FLOOR)
+        delta = delta * (radius / norm).clamp_max(1.0)
+    return delta
