@@ -1,0 +1,43 @@
+"""What all commands share: one line for a user's error, 130 for Ctrl-C, no trace of either."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import NoReturn
+
+INTERRUPTED = 130
+TERMINATED = 143
+BAD_INPUT = 2
+
+
+def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:
+    """Run a command's body and turn what ends it into an exit status.
+
+    Returns:
+        0; 2 after one line on standard error for anything the user can mend; 130 after Ctrl-C.
+    """
+    # Also where the parent process has left SIGINT ignored, as shells do for background jobs.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        # The first import of torch takes a second or two: Ctrl-C must work there as well.
+        from scdr.errors import ScdrError
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    try:
+        main(arguments)
+    except KeyboardInterrupt:
+        print("scdr: interrupted; nothing was written", file=sys.stderr)
+        return INTERRUPTED
+    except ScdrError as error:
+        print(f"scdr: error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    return 0
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """Leave by an exception, so that a half-written run folder is removed."""
+    sys.exit(TERMINATED)
