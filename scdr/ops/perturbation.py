@@ -16,6 +16,12 @@ NORM_FLOOR = 1e-12
 """Norms are kept above this where they divide."""
 
 
+def row_norms(vectors: Tensor) -> Tensor:
+    """The l2 norm of each row of `[B, d]`, `[B, 1]`, kept above `NORM_FLOOR`."""
+    norms: Tensor = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    return norms.clamp_min(NORM_FLOOR)
+
+
 def resolve_step_size(step_size: float | None, width: int) -> float:
     """Step size alpha of Eq. 12; `None` is 1/sqrt(width): one sign step then has length 1."""
     return 1.0 / math.sqrt(width) if step_size is None else step_size

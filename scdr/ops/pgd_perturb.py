@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from scdr.ops import reference
 from scdr.ops.perturbation import (
-    NORM_FLOOR,
     Inner,
     MappingFunction,
     check_perturbation,
     check_rows,
     resolve_step_size,
+    row_norms,
 )
 
 
@@ -88,12 +88,10 @@ def _closed_form(
     """
     toward = torch.sgn(error)[:, None]  # [B, 1]
     if inner == "exact":
-        norm = direction.norm(dim=1, keepdim=True).clamp_min(NORM_FLOOR)
-        return (radius / norm) * toward * direction
+        return radius * toward * direction / row_norms(direction)
     signs = torch.sgn(direction)  # [B, d]
-    at_the_ball = radius / signs.abs().sum(1, keepdim=True).sqrt().clamp_min(NORM_FLOOR)  # [B, 1]
-    length: Tensor = at_the_ball.clamp_max(steps * step_size)
-    return length * toward * signs
+    at_the_ball = radius / row_norms(signs)  # [B, 1]
+    return at_the_ball.clamp_max(steps * step_size) * toward * signs
 
 
 def _is_tanh_mlp(mapping: MappingFunction) -> bool:
@@ -126,6 +124,5 @@ def _through_tanh_mlp(
         error = (readout * hidden).sum(1) + shift  # [B]
         slope = (readout * (1 - hidden * hidden)) @ first.weight  # [B, d_source]
         delta = delta + step_size * torch.sgn(error)[:, None] * torch.sgn(slope)
-        norm = delta.norm(dim=1, keepdim=True).clamp_min(NORM_FLOOR)
-        delta = delta * (radius / norm).clamp_max(1.0)
+        delta = reference.project(delta, radius)
     return delta

@@ -1,0 +1,250 @@
+// mf_sgd_epoch_ on the CPU: checks, batches, threads. The arithmetic of a rating is in math/, the
+// loops over the rows of a batch in mf_sgd_epoch_level.cpp.
+#include "cpu/mf_sgd_epoch.h"
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cmath>
+#include <vector>
+
+#include "cpu/scratch.h"
+#include "cpu/simd.h"
+#include "mf_sgd_epoch_request.h"
+
+namespace scdr {
+namespace {
+
+// Losses are summed over blocks of this many visits and then over blocks, at any number of threads.
+constexpr std::int64_t kBlock = 64;
+// Visits that are in the ring before the block being worked on, and those whose rating is on its
+// way to the cache.
+constexpr std::int64_t kStaged = 128;
+constexpr std::int64_t kRequested = 256;
+// Below this, starting threads costs more than they save.
+constexpr std::int64_t kParallelBatch = 4096;
+constexpr std::int64_t kParallelRows = 1 << 16;
+
+MfKernel pick_kernel(const MfRequest& request) {
+  const MfSettings& settings = request.settings;
+  const bool plain = !request.user_bias && !request.item_bias && settings.user_penalty == 0.0f &&
+                     settings.item_penalty == 0.0f;
+  switch (simd_level()) {
+#if defined(__x86_64__)
+    case SimdLevel::avx512:
+      return avx512::mf_kernel(request.inner, request.d, plain);
+    case SimdLevel::avx2:
+      return avx2::mf_kernel(request.inner, request.d, plain);
+#endif
+    default:
+      return scalar::mf_kernel(request.inner, request.d, plain);
+  }
+}
+
+// Whether a batch of so many rows is worth torch's threads. If none is, they are left asleep during
+// the whole epoch: once woken they spin for a while, beside the one that works.
+bool worth_threads(std::int64_t batch) {
+  return batch >= kParallelBatch && torch::stable::get_num_threads() > 1;
+}
+
+// Runs body(begin, end) over [0, count) and tells whether it returned true everywhere.
+template <class Body>
+bool all_of(std::int64_t count, bool threads, const Body& body) {
+  if (!threads) return body(0, count);
+  std::atomic<bool> good{true};
+  torch::stable::parallel_for(0, count, kParallelRows, [&](std::int64_t begin, std::int64_t end) {
+    if (!body(begin, end)) good.store(false, std::memory_order_relaxed);
+  });
+  return good.load();
+}
+
+// Negative indices are large as unsigned ones.
+template <class Index>
+bool in_range(Index index, std::int64_t n) {
+  return static_cast<std::uint64_t>(static_cast<std::int64_t>(index)) <
+         static_cast<std::uint64_t>(n);
+}
+
+template <class Index>
+void throw_first_outside(const char* name, const Index* index, std::int64_t rows, std::int64_t n) {
+  const Index* bad = std::find_if(index, index + rows, [n](Index i) { return !in_range(i, n); });
+  check(bad == index + rows, kMfSgdEpoch, name, "holds ", *bad, " at row ", bad - index,
+        ", outside [0, ", n, ")");
+}
+
+// Puts the three columns side by side and checks them on the way.
+void gather_ratings(const MfRequest& request, bool threads, MfRating* out) {
+  const auto* users = request.users.const_data_ptr<std::int32_t>();
+  const auto* items = request.items.const_data_ptr<std::int32_t>();
+  const auto* ratings = request.ratings.const_data_ptr<float>();
+  const auto n_users = request.n_users, n_items = request.n_items, rows = request.rows;
+  const bool good = all_of(rows, threads, [&](std::int64_t begin, std::int64_t end) {
+    bool fine = true;
+    for (std::int64_t row = begin; row < end; ++row) {
+      fine &= in_range(users[row], n_users) & in_range(items[row], n_items) &
+              (std::fabs(ratings[row]) <= std::numeric_limits<float>::max());
+      out[row] = {users[row], items[row], ratings[row]};
+    }
+    return fine;
+  });
+  if (good) return;
+  throw_first_outside("users", users, rows, n_users);
+  throw_first_outside("items", items, rows, n_items);
+  const float* bad =
+      std::find_if(ratings, ratings + rows, [](float r) { return !std::isfinite(r); });
+  check(false, kMfSgdEpoch, "ratings", "holds ", *bad, " at row ", bad - ratings);
+}
+
+template <class Index>
+void check_order(const Index* order, std::int64_t visits, std::int64_t rows, bool threads) {
+  const bool good = all_of(visits, threads, [&](std::int64_t begin, std::int64_t end) {
+    bool fine = true;
+    for (std::int64_t at = begin; at < end; ++at) fine &= in_range(order[at], rows);
+    return fine;
+  });
+  if (!good) throw_first_outside("order", order, visits, rows);
+}
+
+// One epoch; Index is the type of order.
+template <class Index>
+class Epoch {
+ public:
+  Epoch(const MfRequest& request, const MfKernel& kernel, const MfRating* ratings)
+      : settings_(request.settings),
+        kernel_(kernel),
+        ratings_(ratings),
+        order_(request.order.const_data_ptr<Index>()),
+        visits_(request.visits),
+        batch_(std::min(request.batch_size, std::max<std::int64_t>(request.visits, 1))),
+        threads_(torch::stable::get_num_threads()),
+        ring_(std::bit_ceil(static_cast<std::size_t>(batch_ + kBlock + kStaged))),
+        mask_(static_cast<std::int64_t>(
+                  std::bit_ceil(static_cast<std::size_t>(batch_ + kBlock + kStaged))) -
+              1),
+        bias_rows_(static_cast<std::size_t>(batch_)),
+        error_(bias_rows_),
+        user_step_(bias_rows_ * static_cast<std::size_t>(kernel.stride)),
+        item_step_(bias_rows_ * static_cast<std::size_t>(kernel.stride)),
+        user_bias_step_(request.user_bias ? bias_rows_ : 0),
+        item_bias_step_(request.item_bias ? bias_rows_ : 0),
+        tables_{.user = request.user.mutable_data_ptr<float>(),
+                .item = request.item.mutable_data_ptr<float>(),
+                .d = request.d,
+                .user_bias = MfRequest::write(request.user_bias),
+                .item_bias = MfRequest::write(request.item_bias),
+                .user_inverse_count = MfRequest::read(request.user_inverse_count),
+                .item_inverse_count = MfRequest::read(request.item_inverse_count)},
+        steps_{error_.data(), user_step_.data(), item_step_.data(), user_bias_step_.data(),
+               item_bias_step_.data()} {}
+
+  double run() {
+    double loss = 0.0;
+    for (std::int64_t begin = 0; begin < visits_; begin += batch_) {
+      const std::int64_t end = std::min(begin + batch_, visits_);
+      const bool parallel = worth_threads(end - begin);
+      const double batch_loss = parallel ? compute_parallel(begin, end) : compute(begin, end);
+      if (!std::isfinite(batch_loss)) report(begin, end);
+      loss += batch_loss;
+      if (parallel) {
+        torch::stable::parallel_for(0, threads_, 1, [&](std::int64_t first, std::int64_t last) {
+          for (std::int64_t part = first; part < last; ++part)
+            kernel_.apply(tables_, visits(), steps_, begin, end, static_cast<std::uint32_t>(part),
+                          threads_);
+        });
+      } else {
+        kernel_.apply(tables_, visits(), steps_, begin, end, 0, 1);
+      }
+    }
+    return loss;
+  }
+
+ private:
+  MfVisits visits() { return {ring_.data(), mask_, staged_}; }
+
+  void stage(std::int64_t begin, std::int64_t end) {
+    for (std::int64_t at = begin; at < end; ++at) {
+      if (at + kRequested < visits_) __builtin_prefetch(ratings_ + order_[at + kRequested]);
+      ring_[at & mask_] = ratings_[order_[at]];
+    }
+  }
+
+  double compute(std::int64_t begin, std::int64_t end) {
+    double loss = 0.0;
+    for (std::int64_t at = begin; at < end; at += kBlock) {
+      const std::int64_t block_end = std::min(at + kBlock, end);
+      const std::int64_t staged = std::min(block_end + kStaged, visits_);
+      stage(staged_, staged);
+      staged_ = staged;
+      loss += kernel_.compute(tables_, visits(), settings_, steps_, begin, at, block_end);
+    }
+    return loss;
+  }
+
+  double compute_parallel(std::int64_t begin, std::int64_t end) {
+    const std::int64_t first = staged_;
+    torch::stable::parallel_for(
+        0, end - first, kParallelBatch / 4,
+        [&](std::int64_t from, std::int64_t to) { stage(first + from, first + to); });
+    staged_ = end;
+    const std::int64_t blocks = (end - begin + kBlock - 1) / kBlock;
+    std::vector<double> losses(static_cast<std::size_t>(blocks));
+    torch::stable::parallel_for(
+        0, blocks, kParallelBatch / 4 / kBlock, [&](std::int64_t from, std::int64_t to) {
+          for (std::int64_t block = from; block < to; ++block) {
+            const std::int64_t at = begin + block * kBlock;
+            losses[static_cast<std::size_t>(block)] = kernel_.compute(
+                tables_, visits(), settings_, steps_, begin, at, std::min(at + kBlock, end));
+          }
+        });
+    double loss = 0.0;
+    for (const double block : losses) loss += block;
+    return loss;
+  }
+
+  [[noreturn]] void report(std::int64_t begin, std::int64_t end) {
+    std::int64_t at = begin;
+    while (at + 1 < end && std::isfinite(error_[at - begin])) ++at;
+    throw_not_finite(begin / batch_, at, static_cast<std::int64_t>(order_[at]));
+  }
+
+  MfSettings settings_;
+  MfKernel kernel_;
+  const MfRating* ratings_;
+  const Index* order_;
+  std::int64_t visits_, batch_;
+  std::uint32_t threads_;
+  std::int64_t staged_ = 0;
+  Scratch<MfRating> ring_;
+  std::int64_t mask_;
+  std::size_t bias_rows_;
+  Scratch<float> error_, user_step_, item_step_, user_bias_step_, item_bias_step_;
+  MfTables tables_;
+  MfSteps steps_;
+};
+
+template <class Index>
+double run_epoch(const MfRequest& request) {
+  const bool threads = worth_threads(std::min(request.batch_size, request.visits));
+  check_order(request.order.const_data_ptr<Index>(), request.visits, request.rows, threads);
+  Scratch<MfRating> ratings(static_cast<std::size_t>(request.rows));
+  gather_ratings(request, threads, ratings.data());
+  return Epoch<Index>(request, pick_kernel(request), ratings.data()).run();
+}
+
+Tensor run_on_cpu(const MfRequest& request) {
+  const double loss = request.order.scalar_type() == ScalarType::Long
+                          ? run_epoch<std::int64_t>(request)
+                          : run_epoch<std::int32_t>(request);
+  Tensor result = torch::stable::new_empty(request.user, {}, ScalarType::Double);
+  *result.mutable_data_ptr<double>() = loss;
+  return result;
+}
+
+}  // namespace
+}  // namespace scdr
+
+STABLE_TORCH_LIBRARY_IMPL(scdr, CPU, m) {
+  m.impl("mf_sgd_epoch_", TORCH_BOX(&scdr::mf_sgd_epoch<scdr::run_on_cpu>));
+}

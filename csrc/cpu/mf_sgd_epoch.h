@@ -1,0 +1,71 @@
+// Between the two halves of mf_sgd_epoch_ on the CPU: the driver (batches, threads, checks) and the
+// row kernels, which are compiled once for each SIMD level.
+#pragma once
+
+#include <cstdint>
+
+#include "math/mf_sgd_epoch.h"
+
+namespace scdr {
+
+// The tables being trained; the last four may be null.
+struct MfTables {
+  float* user;  // [U, d]
+  float* item;  // [I, d]
+  int d;
+  float* user_bias;                 // [U]
+  float* item_bias;                 // [I]
+  const float* user_inverse_count;  // [U]
+  const float* item_inverse_count;  // [I]
+};
+
+// One rating, in one cache line: order visits them at random, and three arrays would miss thrice.
+struct alignas(16) MfRating {
+  std::int32_t user;
+  std::int32_t item;
+  float rating;
+};
+
+// The ratings around the one being worked on. Visit number p of the epoch lies at ring[p & mask].
+struct MfVisits {
+  const MfRating* ring;
+  std::int64_t mask;
+  std::int64_t end;  // the visits before this one are in the ring
+};
+
+// What the rows of a batch ask to be taken off the tables.
+struct MfSteps {
+  float* error;      // [batch] at the perturbed vectors
+  float* user;       // [batch, stride]
+  float* item;       // [batch, stride]
+  float* user_bias;  // [batch]
+  float* item_bias;  // [batch]
+};
+
+struct MfKernel {
+  std::int64_t stride;
+  // Computes the steps of the visits [begin, end) of the batch that starts at visit `batch`, from
+  // the tables as they are; returns the sum of the squared errors.
+  double (*compute)(const MfTables&, const MfVisits&, const MfSettings&, const MfSteps&,
+                    std::int64_t batch, std::int64_t begin, std::int64_t end);
+  // Takes the steps of the visits [begin, end), a batch, off the rows that belong to thread `part`
+  // of `parts`, in order of visit.
+  void (*apply)(const MfTables&, const MfVisits&, const MfSteps&, std::int64_t begin,
+                std::int64_t end, std::uint32_t part, std::uint32_t parts);
+};
+
+// The kernel for d factors, by SIMD level. A plain one knows no biases, counts or penalties.
+using PickMfKernel = MfKernel(Inner inner, int d, bool plain);
+namespace scalar {
+PickMfKernel mf_kernel;
+}
+#if defined(__x86_64__)
+namespace avx2 {
+PickMfKernel mf_kernel;
+}
+namespace avx512 {
+PickMfKernel mf_kernel;
+}
+#endif
+
+}  // namespace scdr

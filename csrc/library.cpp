@@ -1,0 +1,13 @@
+// Every op of the scdr namespace, and nothing else: the table of contents of the native side.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(scdr, m) {
+  m.def(
+      "mf_sgd_epoch_(Tensor(a!) user, Tensor(b!) item, Tensor users, Tensor items, "
+      "Tensor ratings, Tensor order, *, float lr, int batch_size, "
+      "Tensor(c!)? user_bias=None, Tensor(d!)? item_bias=None, float offset=0.0, "
+      "int steps=0, float? step_size=None, float radius=0.0, str inner=\"pgd\", "
+      "float user_penalty=0.0, float item_penalty=0.0, "
+      "float user_bias_penalty=0.0, float item_bias_penalty=0.0, "
+      "Tensor? user_inverse_count=None, Tensor? item_inverse_count=None) -> Tensor");
+}

@@ -1,0 +1,86 @@
+// scdr._C: what takes NumPy arrays and not tensors, and the facts of the build. Importing it also
+// registers the ops (library.cpp).
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <limits>
+#include <string>
+
+#include "cpu/simd.h"
+#include "k_core.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using Indices = py::array_t<std::int32_t, py::array::c_style>;
+
+Indices as_indices(const py::array& array, const std::string& name) {
+  if (!py::isinstance<Indices>(array) || array.ndim() != 1)
+    throw py::value_error(name + ": must be a contiguous int32 array of one dimension");
+  if (array.size() > std::numeric_limits<std::uint32_t>::max())
+    throw py::value_error(name + ": more than 2^32 - 1 rows");
+  return Indices(array);
+}
+
+void check_range(const std::int32_t* ids, std::int64_t rows, std::int64_t n,
+                 const std::string& name) {
+  std::int32_t lowest = 0, highest = -1;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    lowest = ids[row] < lowest ? ids[row] : lowest;
+    highest = ids[row] > highest ? ids[row] : highest;
+  }
+  if (lowest < 0 || highest >= n)
+    throw py::value_error(name + ": holds " + std::to_string(lowest < 0 ? lowest : highest) +
+                          ", outside [0, " + std::to_string(n) + ")");
+}
+
+py::array_t<bool> k_core(const py::array& users_array, const py::array& items_array,
+                         std::int64_t n_users, std::int64_t n_items, std::int64_t k) {
+  const Indices users = as_indices(users_array, "users");
+  const Indices items = as_indices(items_array, "items");
+  if (users.size() != items.size())
+    throw py::value_error("items: has " + std::to_string(items.size()) + " rows, users has " +
+                          std::to_string(users.size()));
+  if (n_users < 0) throw py::value_error("n_users: is negative");
+  if (n_items < 0) throw py::value_error("n_items: is negative");
+  if (k < 0) throw py::value_error("k: is negative");
+  py::array_t<bool> keep(users.size());
+  const std::int64_t rows = users.size();
+  const std::int32_t* user = users.data();
+  const std::int32_t* item = items.data();
+  bool* mask = keep.mutable_data();
+  const py::gil_scoped_release release;
+  check_range(user, rows, n_users, "users");
+  check_range(item, rows, n_items, "items");
+  scdr::k_core(user, item, rows, n_users, n_items, k, mask);
+  return keep;
+}
+
+py::dict build_facts() {
+  py::dict facts;
+  facts["version"] = SCDR_VERSION;
+  facts["compiler"] = SCDR_COMPILER;
+  facts["torch"] = SCDR_TORCH_VERSION;
+  facts["simd_compiled"] = scdr::simd_compiled();
+  facts["simd"] = scdr::simd_name(scdr::simd_level());
+  facts["cuda_architectures"] = SCDR_CUDA_ARCHITECTURES;
+  facts["cuda_compiler"] = SCDR_CUDA_COMPILER;
+  facts["cuda_why_not"] = SCDR_CUDA_WHY_NOT;
+  facts["sanitizer"] = static_cast<bool>(SCDR_SANITIZE);
+  return facts;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, module, py::mod_gil_not_used()) {
+  module.doc() = "Native side of scdr: k-core peeling, build facts, and the ops' registration.";
+  module.def("k_core", &k_core, py::arg("users"), py::arg("items"), py::arg("n_users"),
+             py::arg("n_items"), py::arg("k"),
+             "Iterative k-core of the bipartite graph of users and items.\n\n"
+             "users, items: int32 [n]; returns bool [n], True for the rows of the largest subset\n"
+             "in which every user and every item has at least k rows. O(n). Releases the GIL.\n"
+             "ValueError names the argument that is wrong.");
+  module.def("build_facts", &build_facts, "What this library was built from and for, as a dict.");
+}

@@ -1,0 +1,134 @@
+"""One epoch of minibatch SGD on L_MF or L_SMF, in place."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scdr.ops import _native  # noqa: F401  (registers the op)
+from scdr.ops.perturbation import Inner
+
+
+class SpoiltTablesError(RuntimeError):
+    """An epoch left the finite numbers; the factors it was training are of no use any more."""
+
+
+@torch.library.register_fake("scdr::mf_sgd_epoch_")
+def _fake(user: Tensor, *_arguments: object, **_options: object) -> Tensor:
+    return user.new_empty((), dtype=torch.float64)
+
+
+@torch.no_grad()
+def mf_sgd_epoch_(
+    user: Tensor,
+    item: Tensor,
+    users: Tensor,
+    items: Tensor,
+    ratings: Tensor,
+    order: Tensor,
+    *,
+    lr: float,
+    batch_size: int,
+    user_bias: Tensor | None = None,
+    item_bias: Tensor | None = None,
+    offset: float = 0.0,
+    steps: int = 0,
+    step_size: float | None = None,
+    radius: float = 0.0,
+    inner: Inner = "pgd",
+    user_penalty: float = 0.0,
+    item_penalty: float = 0.0,
+    user_bias_penalty: float = 0.0,
+    item_bias_penalty: float = 0.0,
+    user_inverse_count: Tensor | None = None,
+    item_inverse_count: Tensor | None = None,
+) -> Tensor:
+    r"""Visit the ratings in `order`, in batches, and take one step of SGD for each batch.
+
+    The loss of a batch is a sum over its rows, with user vector u, item vector v, rating r:
+
+        e = offset + b_u + b_i + <u + delta, v> - r
+        L = e^2 + user_penalty ||u||^2 + item_penalty ||v||^2
+                + user_bias_penalty b_u^2 + item_bias_penalty b_i^2
+
+    With `steps` or `radius` 0, delta is 0 (L_MF). Otherwise (L_SMF, Eq. 10) delta is, for
+    `inner="pgd"`, what `steps` steps of projected gradient ascent on e^2 (Eq. 12, 13) give; in
+    closed form, with e before the perturbation and sgn(0) = 0,
+
+        delta = min(steps * step_size, radius / sqrt(nnz(v))) sgn(e) sgn(v)
+
+    and for `inner="exact"` the supremum over the ball, delta = radius sgn(e) v / max(||v||, 1e-12).
+    Gradients are taken at the parameters of the start of the batch with delta a constant (Eq. 15);
+    those of a user or item that occurs in several rows add up. This is what `torch.optim.SGD` does
+    on sparse embeddings. The last batch may be short.
+
+    The result is the same to the bit at any number of threads. Threads are used within a batch of
+    4096 rows or more; smaller ones run on the calling thread, without the GIL. Scratch memory: 16
+    bytes a rating, and 8 (d + 16) bytes a row of a batch at most.
+
+    Args:
+        user: float32 [U, d], user factors, written to; d from 1 to 256.
+        item: float32 [I, d], item factors, written to.
+        users: int32 [n], the user of each rating.
+        items: int32 [n], the item of each rating.
+        ratings: float32 [n], finite.
+        order: int32 or int64 [m], m <= n: the row visited at each position.
+        lr: learning rate, of the sum over a batch.
+        batch_size: rows in a batch.
+        user_bias: float32 [U], written to, or None for none.
+        item_bias: float32 [I], written to, or None for none.
+        offset: constant part of every prediction, not trained.
+        steps: steps of PGD, the paper's k. With `inner="exact"` only 0 or not matters.
+        step_size: length of a step in each coordinate, the paper's alpha; None is 1 / sqrt(d).
+        radius: of the l2 ball, the paper's rho.
+        inner: how delta is found.
+        user_penalty: weight of ||u||^2 in the loss of each rating.
+        item_penalty: weight of ||v||^2 in the loss of each rating.
+        user_bias_penalty: weight of b_u^2 in the loss of each rating.
+        item_bias_penalty: weight of b_i^2 in the loss of each rating.
+        user_inverse_count: float32 [U]; multiplies both user penalties of a rating by the value of
+            its user. With 1 / (ratings of the user) a user's penalty is constant over an epoch.
+        item_inverse_count: float32 [I]; the same for items.
+
+    All tensors are contiguous and on one device; the tables do not overlap. Tables that require
+    gradients are updated, but nothing is recorded: the op is the optimiser.
+
+    Returns:
+        float64 scalar on the device of `user`: the sum of e^2 over the visited ratings, each at the
+        parameters of the start of its batch, without penalties; 0 where `order` is empty.
+
+    Raises:
+        RuntimeError: an argument is wrong; it is named, and nothing has been written.
+        SpoiltTablesError: an error e is not finite. Batch, position in `order` and row are named;
+            that batch is not applied, earlier ones are, and the tables are spoilt.
+    """
+    try:
+        loss: Tensor = torch.ops.scdr.mf_sgd_epoch_(
+            user,
+            item,
+            users,
+            items,
+            ratings,
+            order,
+            lr=lr,
+            batch_size=batch_size,
+            user_bias=user_bias,
+            item_bias=item_bias,
+            offset=offset,
+            steps=steps,
+            step_size=step_size,
+            radius=radius,
+            inner=inner,
+            user_penalty=user_penalty,
+            item_penalty=item_penalty,
+            user_bias_penalty=user_bias_penalty,
+            item_bias_penalty=item_bias_penalty,
+            user_inverse_count=user_inverse_count,
+            item_inverse_count=item_inverse_count,
+        )
+    except RuntimeError as error:
+        # The stable ABI turns every exception of native code into a RuntimeError.
+        if "tables are spoilt" in str(error):
+            raise SpoiltTablesError(str(error)) from error
+        raise
+    return loss

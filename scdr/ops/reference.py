@@ -1,0 +1,123 @@
+"""Each op again in plain torch: same names, same order of arguments, any floating dtype.
+
+These are the definitions that the kernels are tested against; they are written to be read, and
+perturb by the loop of PGD where the kernels use its closed form.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scdr.ops.perturbation import Inner, MappingFunction, resolve_step_size, row_norms
+
+
+def project(delta: Tensor, radius: float) -> Tensor:
+    """The nearest point of the l2 ball around 0, for each row of delta [B, d] (Eq. 13)."""
+    return delta * (radius / row_norms(delta)).clamp_max(1.0)
+
+
+def pgd_perturb(
+    user: Tensor,
+    item: Tensor,
+    rating: Tensor,
+    mapping: MappingFunction | None = None,
+    *,
+    steps: int,
+    step_size: float | None = None,
+    radius: float,
+    inner: Inner = "pgd",
+) -> Tensor:
+    """`scdr.ops.pgd_perturb`: step after step, with gradients by autograd (Eq. 12, 13)."""
+    alpha = resolve_step_size(step_size, user.shape[1])
+    delta = torch.zeros_like(user)  # [B, d_source]
+    if steps == 0 or radius == 0 or user.numel() == 0:
+        return delta
+
+    def error_at(moved: Tensor) -> Tensor:  # [B, d_source] -> [B]
+        error: Tensor = ((moved if mapping is None else mapping(moved)) * item).sum(1) - rating
+        return error
+
+    def gradient_at(moved: Tensor, *, squared: bool) -> Tensor:  # [B, d_source]
+        with torch.enable_grad():
+            at = moved.detach().requires_grad_()
+            error = error_at(at)
+            (gradient,) = torch.autograd.grad((error**2 if squared else error).sum(), at)
+        return gradient
+
+    with torch.no_grad():
+        if inner == "exact":  # linear in the user vector: one direction is the steepest everywhere
+            steepest = gradient_at(user, squared=False)
+            return radius * error_at(user).sgn()[:, None] * steepest / row_norms(steepest)
+        for _ in range(steps):
+            ascent = gradient_at(user + delta, squared=True).sgn()
+            delta = project(delta + alpha * ascent, radius)
+    return delta
+
+
+def mf_sgd_epoch_(
+    user: Tensor,
+    item: Tensor,
+    users: Tensor,
+    items: Tensor,
+    ratings: Tensor,
+    order: Tensor,
+    *,
+    lr: float,
+    batch_size: int,
+    user_bias: Tensor | None = None,
+    item_bias: Tensor | None = None,
+    offset: float = 0.0,
+    steps: int = 0,
+    step_size: float | None = None,
+    radius: float = 0.0,
+    inner: Inner = "pgd",
+    user_penalty: float = 0.0,
+    item_penalty: float = 0.0,
+    user_bias_penalty: float = 0.0,
+    item_bias_penalty: float = 0.0,
+    user_inverse_count: Tensor | None = None,
+    item_inverse_count: Tensor | None = None,
+) -> Tensor:
+    """`scdr.ops.mf_sgd_epoch_`, batch after batch, with gradients by autograd (Eq. 10, 15)."""
+    no_bias_u, no_bias_i = user.new_zeros(len(user)), item.new_zeros(len(item))
+    total = torch.zeros((), dtype=torch.float64, device=user.device)
+    for rows in order.long().split(batch_size):
+        if len(rows) == 0:
+            continue
+        i, j = users[rows].long(), items[rows].long()  # [B]
+        tables = [
+            user,
+            item,
+            no_bias_u if user_bias is None else user_bias,
+            no_bias_i if item_bias is None else item_bias,
+        ]
+        with torch.enable_grad():
+            leaves = [table.detach().requires_grad_() for table in tables]
+            u, v = leaves[0][i], leaves[1][j]  # [B, d]
+            b_u, b_i = leaves[2][i], leaves[3][j]  # [B]
+            rest = offset + b_u + b_i - ratings[rows]
+            delta = pgd_perturb(
+                u.detach(),
+                v.detach(),
+                -rest.detach(),
+                steps=steps,
+                step_size=step_size,
+                radius=radius,
+                inner=inner,
+            )
+            error = ((u + delta) * v).sum(1) + rest  # [B]
+            weight_u = 1.0 if user_inverse_count is None else user_inverse_count[i]
+            weight_i = 1.0 if item_inverse_count is None else item_inverse_count[j]
+            penalty = weight_u * (user_penalty * u.square().sum(1) + user_bias_penalty * b_u**2)
+            penalty = penalty + weight_i * (
+                item_penalty * v.square().sum(1) + item_bias_penalty * b_i**2
+            )
+            gradients = torch.autograd.grad((error.square() + penalty).sum(), leaves)
+        total += error.detach().double().square().sum()
+        with torch.no_grad():
+            for table, gradient in zip(tables, gradients, strict=True):
+                table.sub_(lr * gradient)
+            no_bias_u.zero_()
+            no_bias_i.zero_()
+    return total
