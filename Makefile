@@ -1,0 +1,60 @@
+# Everything happens inside .venv; a stamp file records each step, so that nothing is done twice.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+NATIVE := setup.py CMakeLists.txt $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
+CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu')
+
+.PHONY: install train test bench bench-smoke sanitize lint format clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.tools: constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing torch and the build tools"
+	$(PIP) torch==2.13.0
+	$(PIP) setuptools wheel pybind11 cmake ninja
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.tools pyproject.toml $(NATIVE)
+	@echo "building and installing scdr"
+	$(PIP) --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.test-extras: $(VENV)/.installed
+	@echo "installing the test, bench and lint extras"
+	$(PIP) --no-build-isolation --editable '.[test,lint]'
+	-$(PIP) libmf || echo "libmf did not install: the bench leaves it out"
+	touch $@
+
+train: $(VENV)/.installed
+	$(BIN)/python -m scdr.train $(ARGS)
+
+test: $(VENV)/.test-extras
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.test-extras
+	$(BIN)/python -m pytest bench --benchmark-only $(ARGS)
+
+bench-smoke: $(VENV)/.test-extras
+	SCDR_BENCH_SHORT=1 $(BIN)/python -m pytest bench --benchmark-only -q
+
+sanitize: $(VENV)/.test-extras
+	PYTHON=$(BIN)/python sh tests/sanitize.sh
+
+lint: $(VENV)/.test-extras
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
+	$(BIN)/lint-imports
+
+format: $(VENV)/.test-extras
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i $(CPP)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info scdr/*.so
