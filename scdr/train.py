@@ -45,17 +45,18 @@ def print_report(folder: Path, report: dict[str, Any]) -> None:
         "intervals: 95 %, over users",
         caption_justify="left",
     )
-    for column in ("", "MAE", "95 %", "RMSE", "95 %"):
-        table.add_column(column, justify="left" if column == "" else "right")
+    table.add_column("on test users")
+    for column in ("MAE", "95 %", "RMSE", "95 %"):
+        table.add_column(column, justify="right")
     title = METHODS[report["method"]].title
-    rows = [(f"{title}, test", report["test"], "bold")]
+    rows = [(title, report["test"], "bold")]
     if report["validation"]:
-        rows.append((f"{title}, validation", report["validation"], ""))
+        rows.append((f"{title}, validation users", report["validation"], ""))
     for label, metrics, style in rows:
         table.add_row(label, *_cells(metrics), style=style)
     table.add_section()
     for name, metrics in report["controls"].items():
-        table.add_row(f"{CONTROLS[name].title}, test", *_cells(metrics))
+        table.add_row(CONTROLS[name].title, *_cells(metrics))
     console.print(table)
     for line in verdict(title, report):
         console.print(line, soft_wrap=True, highlight=False)
