@@ -8,8 +8,10 @@
 #include <atomic>
 #include <bit>
 #include <cmath>
+#include <optional>
 #include <vector>
 
+#include "cpu/padded_table.h"
 #include "cpu/scratch.h"
 #include "cpu/simd.h"
 #include "mf_sgd_epoch_request.h"
@@ -23,9 +25,12 @@ constexpr std::int64_t kBlock = 64;
 // way to the cache.
 constexpr std::int64_t kStaged = 128;
 constexpr std::int64_t kRequested = 256;
+constexpr std::int64_t kMostStaged = 1024;
 // Below this, starting threads costs more than they save.
 constexpr std::int64_t kParallelBatch = 4096;
 constexpr std::int64_t kParallelRows = 1 << 16;
+// From how many visits a row on, on average, copying the tables into padded ones pays.
+constexpr std::int64_t kVisitsWorthPadding = 3;
 
 MfKernel pick_kernel(const MfRequest& request) {
   const MfSettings& settings = request.settings;
@@ -111,7 +116,8 @@ void check_order(const Index* order, std::int64_t visits, std::int64_t rows, boo
 template <class Index>
 class Epoch {
  public:
-  Epoch(const MfRequest& request, const MfKernel& kernel, const MfRating* ratings)
+  Epoch(const MfRequest& request, const MfKernel& kernel, const MfTables& tables,
+        const MfRating* ratings)
       : settings_(request.settings),
         kernel_(kernel),
         ratings_(ratings),
@@ -119,23 +125,15 @@ class Epoch {
         visits_(request.visits),
         batch_(std::min(request.batch_size, std::max<std::int64_t>(request.visits, 1))),
         threads_(torch::stable::get_num_threads()),
-        ring_(std::bit_ceil(static_cast<std::size_t>(batch_ + kBlock + kStaged))),
-        mask_(static_cast<std::int64_t>(
-                  std::bit_ceil(static_cast<std::size_t>(batch_ + kBlock + kStaged))) -
-              1),
+        ring_(ring_size(batch_)),
+        mask_(static_cast<std::int64_t>(ring_size(batch_)) - 1),
         bias_rows_(static_cast<std::size_t>(batch_)),
         error_(bias_rows_),
         user_step_(bias_rows_ * static_cast<std::size_t>(kernel.stride)),
         item_step_(bias_rows_ * static_cast<std::size_t>(kernel.stride)),
         user_bias_step_(request.user_bias ? bias_rows_ : 0),
         item_bias_step_(request.item_bias ? bias_rows_ : 0),
-        tables_{.user = request.user.mutable_data_ptr<float>(),
-                .item = request.item.mutable_data_ptr<float>(),
-                .d = request.d,
-                .user_bias = MfRequest::write(request.user_bias),
-                .item_bias = MfRequest::write(request.item_bias),
-                .user_inverse_count = MfRequest::read(request.user_inverse_count),
-                .item_inverse_count = MfRequest::read(request.item_inverse_count)},
+        tables_(tables),
         steps_{error_.data(), user_step_.data(), item_step_.data(), user_bias_step_.data(),
                item_bias_step_.data()} {}
 
@@ -150,17 +148,21 @@ class Epoch {
       if (parallel) {
         torch::stable::parallel_for(0, threads_, 1, [&](std::int64_t first, std::int64_t last) {
           for (std::int64_t part = first; part < last; ++part)
-            kernel_.apply(tables_, visits(), steps_, begin, end, static_cast<std::uint32_t>(part),
-                          threads_);
+            kernel_.apply(tables_, visits(), steps_, begin, begin, end,
+                          static_cast<std::uint32_t>(part), threads_);
         });
       } else {
-        kernel_.apply(tables_, visits(), steps_, begin, end, 0, 1);
+        apply(begin, end);
       }
     }
     return loss;
   }
 
  private:
+  static std::size_t ring_size(std::int64_t batch) {
+    return std::bit_ceil(static_cast<std::size_t>(batch + std::min(batch, kMostStaged) + kStaged));
+  }
+
   MfVisits visits() { return {ring_.data(), mask_, staged_}; }
 
   void stage(std::int64_t begin, std::int64_t end) {
@@ -171,15 +173,27 @@ class Epoch {
   }
 
   double compute(std::int64_t begin, std::int64_t end) {
+    stage_until(std::min(end + kStaged, visits_));
     double loss = 0.0;
+    for (std::int64_t at = begin; at < end; at += kBlock)
+      loss += kernel_.compute(tables_, visits(), settings_, steps_, begin, at,
+                              std::min(at + kBlock, end));
+    return loss;
+  }
+
+  // The ratings of the next batch come in here: computing waits for rows of the tables already.
+  void apply(std::int64_t begin, std::int64_t end) {
     for (std::int64_t at = begin; at < end; at += kBlock) {
       const std::int64_t block_end = std::min(at + kBlock, end);
-      const std::int64_t staged = std::min(block_end + kStaged, visits_);
-      stage(staged_, staged);
-      staged_ = staged;
-      loss += kernel_.compute(tables_, visits(), settings_, steps_, begin, at, block_end);
+      kernel_.apply(tables_, visits(), steps_, begin, at, block_end, 0, 1);
+      stage_until(std::min(block_end + std::min(batch_, kMostStaged) + kStaged, visits_));
     }
-    return loss;
+  }
+
+  void stage_until(std::int64_t end) {
+    if (end <= staged_) return;
+    stage(staged_, end);
+    staged_ = end;
   }
 
   double compute_parallel(std::int64_t begin, std::int64_t end) {
@@ -224,13 +238,28 @@ class Epoch {
   MfSteps steps_;
 };
 
+MfTables tables_of(const MfRequest& request) {
+  const auto read = [](const auto& column) { return MfRequest::read(column); };
+  return {.user = {request.user.mutable_data_ptr<float>(), request.d,
+                   MfRequest::write(request.user_bias), read(request.user_inverse_count), 1},
+          .item = {request.item.mutable_data_ptr<float>(), request.d,
+                   MfRequest::write(request.item_bias), read(request.item_inverse_count), 1},
+          .d = request.d};
+}
+
 template <class Index>
 double run_epoch(const MfRequest& request) {
   const bool threads = worth_threads(std::min(request.batch_size, request.visits));
   check_order(request.order.const_data_ptr<Index>(), request.visits, request.rows, threads);
   Scratch<MfRating> ratings(static_cast<std::size_t>(request.rows));
   gather_ratings(request, threads, ratings.data());
-  return Epoch<Index>(request, pick_kernel(request), ratings.data()).run();
+  MfTables tables = tables_of(request);
+  std::optional<PaddedTable> user, item;
+  if (request.visits >= kVisitsWorthPadding * (request.n_users + request.n_items)) {
+    tables.user = user.emplace(tables.user, request.n_users, request.d).view();
+    tables.item = item.emplace(tables.item, request.n_items, request.d).view();
+  }
+  return Epoch<Index>(request, pick_kernel(request), tables, ratings.data()).run();
 }
 
 Tensor run_on_cpu(const MfRequest& request) {

@@ -8,15 +8,20 @@
 
 namespace scdr {
 
-// The tables being trained; the last four may be null.
+// The table of one side, users or items: row i has its factors at factors + i * stride, its bias at
+// bias[i * column_stride] and its inverse count likewise; the last two may be null.
+struct MfTable {
+  float* factors;
+  std::int64_t stride;
+  float* bias;
+  const float* inverse_count;
+  std::int64_t column_stride;
+};
+
 struct MfTables {
-  float* user;  // [U, d]
-  float* item;  // [I, d]
+  MfTable user;
+  MfTable item;
   int d;
-  float* user_bias;                 // [U]
-  float* item_bias;                 // [I]
-  const float* user_inverse_count;  // [U]
-  const float* item_inverse_count;  // [I]
 };
 
 // One rating, in one cache line: order visits them at random, and three arrays would miss thrice.
@@ -48,10 +53,10 @@ struct MfKernel {
   // the tables as they are; returns the sum of the squared errors.
   double (*compute)(const MfTables&, const MfVisits&, const MfSettings&, const MfSteps&,
                     std::int64_t batch, std::int64_t begin, std::int64_t end);
-  // Takes the steps of the visits [begin, end), a batch, off the rows that belong to thread `part`
-  // of `parts`, in order of visit.
-  void (*apply)(const MfTables&, const MfVisits&, const MfSteps&, std::int64_t begin,
-                std::int64_t end, std::uint32_t part, std::uint32_t parts);
+  // Takes the steps of the visits [begin, end) of that batch off the rows that belong to thread
+  // `part` of `parts`, in order of visit.
+  void (*apply)(const MfTables&, const MfVisits&, const MfSteps&, std::int64_t batch,
+                std::int64_t begin, std::int64_t end, std::uint32_t part, std::uint32_t parts);
 };
 
 // The kernel for d factors, by SIMD level. A plain one knows no biases, counts or penalties.

@@ -8,11 +8,13 @@ namespace {
 // How many visits ahead the rows of the tables are asked for.
 constexpr std::int64_t kAhead = 64;
 
-SCDR_INLINE void prefetch_row(const float* row, int d) {
+SCDR_INLINE void prefetch_row(const MfTable& table, std::int64_t i, int d) {
+  const float* row = table.factors + i * table.stride;
   const char* first = reinterpret_cast<const char*>(row);
   const char* last = reinterpret_cast<const char*>(row + d) - 1;
   for (const char* line = first; line < last; line += 64) __builtin_prefetch(line, 1, 3);
-  __builtin_prefetch(last, 1, 3);
+  // A padded row starts with its line, so that the loop has met the last one.
+  if (table.stride % 16 != 0) __builtin_prefetch(last, 1, 3);
 }
 
 SCDR_INLINE double square(float x) { return static_cast<double>(x) * static_cast<double>(x); }
@@ -30,78 +32,83 @@ constexpr std::int64_t stride(int d) {
   return ((D > 0 ? D : d) + width - 1) / width * width;
 }
 
-// What a row weighs in the penalties.
-SCDR_INLINE float weight(const float* inverse_count, std::int64_t row) {
-  return inverse_count != nullptr ? inverse_count[row] : 1.0f;
+// What row i weighs in the penalties.
+SCDR_INLINE float weight(const MfTable& table, std::int64_t i) {
+  return table.inverse_count != nullptr ? table.inverse_count[i * table.column_stride] : 1.0f;
+}
+
+SCDR_INLINE float bias(const MfTable& table, std::int64_t i) {
+  return table.bias != nullptr ? table.bias[i * table.column_stride] : 0.0f;
 }
 
 template <Inner inner, int D, bool plain>
 double compute(const MfTables& tables, const MfVisits& visits, const MfSettings& settings,
                const MfSteps& steps, std::int64_t batch, std::int64_t begin, std::int64_t end) {
   using Pack = PackFor<D>;
+  const MfTable users = tables.user, items = tables.item;
   const int d = D > 0 ? D : tables.d;
   double loss = 0.0;
   for (std::int64_t at = begin; at < end; ++at) {
     if (at + kAhead < visits.end) {
       const MfRating& soon = visits.ring[(at + kAhead) & visits.mask];
-      prefetch_row(tables.user + std::int64_t{soon.user} * d, d);
-      prefetch_row(tables.item + std::int64_t{soon.item} * d, d);
+      prefetch_row(users, soon.user, d);
+      prefetch_row(items, soon.item, d);
     }
     const MfRating& visit = visits.ring[at & visits.mask];
     const std::int64_t user = visit.user, item = visit.item, row = at - batch;
-    const float* u = tables.user + user * d;
-    const float* v = tables.item + item * d;
+    const float* u = users.factors + user * users.stride;
+    const float* v = items.factors + item * items.stride;
     float* user_step = steps.user + row * stride<D>(d);
     float* item_step = steps.item + row * stride<D>(d);
     float base = settings.offset - visit.rating;
+    MfError error;
     if constexpr (plain) {
-      const MfError error = mf_error<Pack, inner, D>(u, v, d, base, settings);
+      error = mf_error<Pack, inner, D>(u, v, d, base, settings);
       mf_steps<Pack, inner, D, false>(u, v, d, error, settings.lr, 0.0f, 0.0f, user_step,
                                       item_step);
-      steps.error[row] = error.error;
-      loss += square(error.error);
     } else {
-      if (tables.user_bias != nullptr) base += tables.user_bias[user];
-      if (tables.item_bias != nullptr) base += tables.item_bias[item];
-      const float user_weight = weight(tables.user_inverse_count, user);
-      const float item_weight = weight(tables.item_inverse_count, item);
-      const MfError error = mf_error<Pack, inner, D>(u, v, d, base, settings);
+      const float user_bias = bias(users, user), item_bias = bias(items, item);
+      const float user_weight = weight(users, user), item_weight = weight(items, item);
+      base += user_bias + item_bias;
+      error = mf_error<Pack, inner, D>(u, v, d, base, settings);
       mf_steps<Pack, inner, D, true>(u, v, d, error, settings.lr,
                                      settings.user_penalty * user_weight,
                                      settings.item_penalty * item_weight, user_step, item_step);
-      if (tables.user_bias != nullptr)
-        steps.user_bias[row] = mf_bias_step(error.error, tables.user_bias[user], settings.lr,
+      if (users.bias != nullptr)
+        steps.user_bias[row] = mf_bias_step(error.error, user_bias, settings.lr,
                                             settings.user_bias_penalty * user_weight);
-      if (tables.item_bias != nullptr)
-        steps.item_bias[row] = mf_bias_step(error.error, tables.item_bias[item], settings.lr,
+      if (items.bias != nullptr)
+        steps.item_bias[row] = mf_bias_step(error.error, item_bias, settings.lr,
                                             settings.item_bias_penalty * item_weight);
-      steps.error[row] = error.error;
-      loss += square(error.error);
     }
+    steps.error[row] = error.error;
+    loss += square(error.error);
   }
   return loss;
 }
 
+// Takes one step off row i.
 template <int D, bool plain>
-void apply(const MfTables& tables, const MfVisits& visits, const MfSteps& steps, std::int64_t begin,
-           std::int64_t end, std::uint32_t part, std::uint32_t parts) {
-  using Pack = PackFor<D>;
+SCDR_INLINE void apply_to(const MfTable& table, std::int64_t i, int d, const float* step,
+                          const float* bias_step) {
+  mf_apply<PackFor<D>, D>(table.factors + i * table.stride, step, d);
+  if (!plain && table.bias != nullptr) table.bias[i * table.column_stride] -= *bias_step;
+}
+
+template <int D, bool plain>
+void apply(const MfTables& tables, const MfVisits& visits, const MfSteps& steps, std::int64_t batch,
+           std::int64_t begin, std::int64_t end, std::uint32_t part, std::uint32_t parts) {
+  const MfTable users = tables.user, items = tables.item;
   const int d = D > 0 ? D : tables.d;
   for (std::int64_t at = begin; at < end; ++at) {
     const MfRating& visit = visits.ring[at & visits.mask];
-    const std::int64_t row = at - begin;
-    if (parts == 1 || owner(visit.user, parts) == part) {
-      mf_apply<Pack, D>(tables.user + std::int64_t{visit.user} * d, steps.user + row * stride<D>(d),
-                        d);
-      if (!plain && tables.user_bias != nullptr)
-        tables.user_bias[visit.user] -= steps.user_bias[row];
-    }
-    if (parts == 1 || owner(visit.item, parts) == part) {
-      mf_apply<Pack, D>(tables.item + std::int64_t{visit.item} * d, steps.item + row * stride<D>(d),
-                        d);
-      if (!plain && tables.item_bias != nullptr)
-        tables.item_bias[visit.item] -= steps.item_bias[row];
-    }
+    const std::int64_t row = at - batch;
+    if (parts == 1 || owner(visit.user, parts) == part)
+      apply_to<D, plain>(users, visit.user, d, steps.user + row * stride<D>(d),
+                         steps.user_bias + row);
+    if (parts == 1 || owner(visit.item, parts) == part)
+      apply_to<D, plain>(items, visit.item, d, steps.item + row * stride<D>(d),
+                         steps.item_bias + row);
   }
 }
 

@@ -132,6 +132,24 @@ def test_penalties(d: int, perturbation: dict[str, Any], device: str) -> None:
     assert_like_reference({**arguments, "lr": 0.003, "batch_size": 64})
 
 
+@pytest.mark.parametrize("perturbation", [MF, SMF, EXACT], ids=["mf", "smf", "exact"])
+@pytest.mark.parametrize("d", [8, 10, 13, 16, 33])
+def test_rows_that_are_not_visited_change_nothing(d: int, perturbation: dict[str, Any]) -> None:
+    """With many of them the CPU works on the tables as they are, with few on a padded copy."""
+    tensors = problem(300, d)
+    arguments = {**tensors, **biases(tensors), **penalties(tensors), **perturbation}
+    arguments |= {"lr": 0.003, "batch_size": 64}
+    larger = dict(arguments)
+    for name in (*WRITTEN, "user_inverse_count"):
+        table = arguments[name]
+        arguments[name] = table.clone()
+        larger[name] = torch.cat([table, torch.full((500, *table.shape[1:]), 7.0)])
+    assert torch.equal(mf_sgd_epoch_(**arguments), mf_sgd_epoch_(**larger))
+    for name in WRITTEN:
+        assert torch.equal(larger[name][:-500], arguments[name])
+        assert torch.equal(larger[name][-500:], torch.full_like(larger[name][-500:], 7.0))
+
+
 def test_constant_penalty_does_not_grow_with_the_number_of_ratings() -> None:
     """With ratings that are met exactly, an epoch pulls every user by the same factor."""
     tensors = problem(200, 4, n_users=5)
