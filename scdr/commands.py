@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from typing import NoReturn
 
 INTERRUPTED = 130
 TERMINATED = 143
+PIPE_CLOSED = 141
 BAD_INPUT = 2
 
 
@@ -17,7 +19,8 @@ def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str])
     """Run a command's body and turn what ends it into an exit status.
 
     Returns:
-        0; 2 after one line on standard error for anything the user can mend; 130 after Ctrl-C.
+        0; 2 after one line on standard error for anything the user can mend; 130 after Ctrl-C;
+        141 where whoever reads standard output has left, as `head` does.
     """
     # Also where the parent process has left SIGINT ignored, as shells do for background jobs.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -28,10 +31,23 @@ def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str])
     except KeyboardInterrupt:
         return INTERRUPTED
     try:
-        main(arguments)
+        try:
+            main(arguments)
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
+        # Where it came up inside an exec(), as dataclasses and torch use, Python has marked it as
+        # unhandled and would end by the signal, whatever is returned here. A new exec() clears it.
+        exec("")
         print("scdr: interrupted; nothing was written", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes standard output once more on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except MemoryError as error:
+        print(f"scdr: error: out of memory: {error}", file=sys.stderr)
+        return BAD_INPUT
     except ScdrError as error:
         print(f"scdr: error: {error}", file=sys.stderr)
         return BAD_INPUT

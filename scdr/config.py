@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import tyro
 from pydantic import Field, TypeAdapter, ValidationError
 
 from scdr.errors import InputError
-from scdr.hyperparameters import STRICT, Count, Positive
+from scdr.hyperparameters import STRICT, Count, Positive, Seed
 from scdr.methods import METHODS
 
 DEFAULT_METHOD = "scdr"
@@ -51,7 +52,7 @@ class RunConfig:
     """Share of the users, items and ratings of a synthetic pair."""
     signal: Positive = 0.8
     """Standard deviation of the taste term of synthetic ratings, in rating units."""
-    data_seed: Count = 0
+    data_seed: Seed = 0
     """Seed of synthetic data."""
     core: Count = 5
     """Ratings that every user and every item keeps at least, in both domains."""
@@ -61,7 +62,7 @@ class RunConfig:
     """Share of the overlap users that are test users."""
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the other overlap users that are validation users."""
-    seed: Count = 0
+    seed: Seed = 0
     """Seed of the split, the initial weights and the order of the ratings."""
     method: str = DEFAULT_METHOD
     """Method to train: tgt, emcdr, task_mapping, scdr_minus or scdr."""
@@ -71,7 +72,7 @@ class RunConfig:
     """Clip predictions to the range of the target's training ratings."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes a GPU where one is usable."""
-    threads: Annotated[int, Field(ge=1)] | None = None
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Cores to use; None takes all that this process may use. Results do not depend on it."""
     save_predictions: bool = False
     """Also write predictions.parquet: user, item, rating, prediction of each test rating."""
@@ -107,9 +108,9 @@ def read_settings(arguments: Sequence[str], *, program: str) -> Settings:
     """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("--config", "--method", "--preset"):
-        early.add_argument(name)
+        early.add_argument(name, nargs="?")
     chosen, _ = early.parse_known_args([_dashes(a) for a in arguments])
-    config = _read_toml(chosen.config) if chosen.config else {}
+    config = {} if chosen.config is None else _read_toml(chosen.config)
     base = from_dict(
         config | {k: v for k in ("method", "preset") if (v := getattr(chosen, k)) is not None},
         where=chosen.config,
@@ -150,13 +151,13 @@ def from_dict(values: Mapping[str, Any], *, where: str | None = None) -> Setting
     """
     names = {f.name for f in dataclasses.fields(RunConfig)}
     method = values.get("method", DEFAULT_METHOD)
-    if method not in METHODS:
+    if method not in tuple(METHODS):
         raise InputError(
             f"unknown method {method!r}", where=where, fix=f"choose one of {', '.join(METHODS)}"
         )
     presets = METHODS[method].presets
     preset = values.get("preset", "default")
-    if preset not in presets:
+    if preset not in tuple(presets):
         raise InputError(
             f"unknown preset {preset!r}", where=where, fix=f"choose one of {', '.join(presets)}"
         )
@@ -165,8 +166,8 @@ def from_dict(values: Mapping[str, Any], *, where: str | None = None) -> Setting
     run = _PRESET_RUN[preset] | {k: v for k, v in values.items() if k in names}
     try:
         return Settings(
-            run=TypeAdapter(RunConfig).validate_python(run),
-            hyper=TypeAdapter(type(presets[preset])).validate_python(_overlay(start, sections)),
+            run=_check(RunConfig, run),
+            hyper=_check(type(presets[preset]), _overlay(start, sections)),
         )
     except ValidationError as error:
         raise _one_line(error, where=where) from error
@@ -185,15 +186,20 @@ _DESCRIPTION = (
 
 def _read_toml(path: str) -> dict[str, Any]:
     try:
-        with Path(path).open("rb") as file:
-            values: dict[str, Any] = _replace(tomllib.load(file), _NONE, None)
-            return values
+        text = Path(path).read_text(encoding="utf-8-sig")  # with or without a byte order mark
+        values: dict[str, Any] = _replace(tomllib.loads(text), _NONE, None)
+        return values
     except OSError as error:
         raise InputError(
             f"the config can't be read: {error.strerror}", where=path, fix="check the path"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"not valid TOML: {error}", where=path, fix="mend the file") from error
+
+
+def _check(kind: type, values: Mapping[str, Any]) -> Any:
+    """By way of JSON, from which alone pydantic makes dataclasses without bending any type."""
+    return TypeAdapter(kind).validate_json(json.dumps(values, default=str))
 
 
 def _overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

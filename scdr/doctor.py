@@ -19,6 +19,9 @@ def _doctor(arguments: Sequence[str]) -> None:
 
     from scdr.errors import InputError
 
+    if arguments and arguments[0] in ("-h", "--help"):
+        print("usage: python -m scdr.doctor\n\nSay what this installation can do, and why not.")
+        return
     if arguments:
         raise InputError(f"unknown argument {arguments[0]!r}", fix="scdr.doctor takes none")
     table = Table(show_header=False, box=None)

@@ -64,7 +64,11 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bars.stop()
+        if kind is None:
+            self._bars.stop()
+        else:  # an error is one line and stands alone
+            self._bars.live.transient = True
+            self._bars.live.stop()
         if self._log:
             self._log.close()
 

@@ -32,7 +32,7 @@ from scdr.data import (
 )
 from scdr.device import available_threads, environment, resolve_device
 from scdr.errors import InputError
-from scdr.evaluation import RatingMetrics, rating_metrics
+from scdr.evaluation import RatingMetrics, rating_metrics, slice_errors
 from scdr.figure import draw_report
 from scdr.folder import REPORT, choose_folder, whole_folder
 from scdr.methods import CONTROLS, METHODS, FactorPredictor, FitContext
@@ -81,7 +81,9 @@ def run(settings: Settings, progress: Progress) -> tuple[Path, dict[str, Any]]:
             seed=config.seed,
             validation_fraction=config.validation_fraction,
         )
-        with whole_folder(folder) as partial:
+        replace = config.overwrite and config.out is not None
+        with whole_folder(folder, overwrite=replace) as writing:
+            partial = writing.partial
             progress.log_to(partial / "progress.jsonl")
             predictor = METHODS[config.method].fit(split.training, settings.hyper, context)
             with progress.timed("evaluate"):
@@ -96,7 +98,7 @@ def run(settings: Settings, progress: Progress) -> tuple[Path, dict[str, Any]]:
             report["environment"] = environment(device, threads)
             draw_report(report, partial / "progress.jsonl", partial / "report.png")
             (partial / REPORT).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
-    return folder, report
+    return writing.folder, report
 
 
 def load(config: RunConfig, progress: Progress) -> Loaded:
@@ -106,6 +108,7 @@ def load(config: RunConfig, progress: Progress) -> Loaded:
         InputError: the options contradict each other, a file can't be used, or no user is in both.
     """
     files = [path for path in (config.source, config.target) if path is not None]
+    _check_used(config, files)
     if config.synthetic:
         if files:
             raise InputError(
@@ -122,6 +125,19 @@ def load(config: RunConfig, progress: Progress) -> Loaded:
     pair = cross_domain(source, target, name=" to ".join(_stem(path) for path in paths))
     preflight(pair)
     return Loaded(pair, reports=(source_report, target_report))
+
+
+def _check_used(config: RunConfig, files: list[str]) -> None:
+    """Refuse options that would do nothing."""
+    if config.scale != 1 and not config.synthetic:
+        raise InputError("--scale without synthetic data", fix="add --synthetic, or leave it out")
+    for role in ("source", "target"):
+        chosen = getattr(config, f"{role}_columns") or getattr(config, f"{role}_format") != "auto"
+        if chosen and not files:
+            raise InputError(
+                f"a format or columns of the {role} without files",
+                fix="give --source and --target, or leave it out",
+            )
 
 
 def _read(
@@ -184,7 +200,8 @@ def _evaluate(
 ) -> dict[str, Any]:
     """Everything in the report that does not depend on the clock."""
     config = settings.run
-    test = _metrics(split.test, _predict(config, predictor, split))
+    predictions = _predict(config, predictor, split)
+    test = _metrics(split.test, predictions)
     controls = {name: _control_metrics(name, split, context) for name in CONTROLS}
     report = {
         "schema": SCHEMA,
@@ -199,6 +216,7 @@ def _evaluate(
         "data": _data(split),
         "test": dataclasses.asdict(test),
         "validation": _validation(config, predictor, split),
+        "slices": slice_errors(split, predictions),
         "controls": {name: dataclasses.asdict(metrics) for name, metrics in controls.items()},
         "reading": [dataclasses.asdict(report) for report in loaded.reports],
     }

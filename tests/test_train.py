@@ -78,6 +78,9 @@ def test_the_run_folder_is_complete(finished: Path) -> None:
         low, high = metrics["mae_ci95"]
         assert 0 < low < metrics["mae"] < high
         assert metrics["mae"] <= metrics["rmse"]
+    assert (
+        sum(part["ratings"] for part in report["slices"]["item"].values()) == (data["test_ratings"])
+    )
     assert set(report["controls"]) == {
         "global_mean",
         "item_mean",
@@ -214,8 +217,9 @@ def test_a_bad_file_is_one_line_and_no_folder(
 
 
 def error_line(capfd: pytest.CaptureFixture[str]) -> str:
-    lines = [line for line in capfd.readouterr().err.splitlines() if "scdr: error:" in line]
-    assert len(lines) == 1
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("scdr: error:")
     return lines[0]
 
 
@@ -224,6 +228,9 @@ BAD_OPTIONS = {
     "beta 1": (["--beta", "1"], "beta"),
     "beta nan": (["--beta", "nan"], "beta"),
     "too few for beta": (["--beta", "0.001"], "too few overlap users"),
+    "seed of 80 bits": (["--seed", str(2**80)], "seed"),
+    "too many threads": (["--threads", str(2**40)], "threads"),
+    "config without a name": (["--config="], "config"),
     "unknown method": (["--method", "magic"], "magic"),
     "unknown preset": (["--preset", "best"], "best"),
     "unknown format": (["--source-format", "xml"], "xml"),
@@ -257,8 +264,13 @@ def test_a_bad_option_is_one_line_and_no_folder(
         ("colour = 1\n", "colour"),
         ("[pretrain]\nradios = 1.0\n", "radios"),
         ("beta = 2.0\n", "beta"),
+        ('beta = "0.5"\n', "beta"),
+        ("strict = 1\n", "strict"),
+        ("scale = 0.5\n", "scale"),
         ('beta = "half"\n', "beta"),
         ("beta = \n", "TOML"),
+        ('method = ["scdr"]\n', "method"),
+        ("[preset]\nname = 1\n", "preset"),
     ],
 )
 def test_a_bad_config_names_file_and_key(
@@ -269,8 +281,17 @@ def test_a_bad_config_names_file_and_key(
     assert main(["--config", str(config), "--out", str(tmp_path / "run")]) == 2
     line = error_line(capfd)
     assert expected in line
-    assert "mine.toml" in line
+    assert "mine.toml" in line or "scale" in line
     assert list(tmp_path.iterdir()) == [config]
+
+
+def test_a_config_may_start_with_a_byte_order_mark(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "notepad.toml"
+    config.write_text("beta = 2.0\n", encoding="utf-8-sig")
+    assert main(["--config", str(config)]) == 2
+    assert "beta is 2.0" in error_line(capfd)
 
 
 def test_an_existing_folder_is_refused_unless_overwrite(

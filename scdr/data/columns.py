@@ -82,7 +82,7 @@ def columns_by_name(
             raise InputError(
                 f"no {role} column among {', '.join(names)}",
                 where=where,
-                fix=f"name it with columns, for instance columns={{'{role}': '{names[0]}'}}",
+                fix=f"name it with columns (--source-columns, --target-columns), as in {role}=NAME",
             )
     check_distinct(found, where)
     return found

@@ -162,7 +162,7 @@ def _json_layout(lines: Sequence[str], format: str, columns: Columns | None, whe
             raise InputError(
                 f"no {role} column: no object has the key {key!r}, they have {', '.join(keys)}",
                 where=where,
-                fix="name the key with columns",
+                fix=f"name the key with columns, as in {role}=NAME",
             )
     check_distinct(found, where)
     return Layout(format, found)
@@ -230,6 +230,13 @@ def _positions(
 ) -> dict[str, int]:
     """Positions of the columns of a file without a header."""
     chosen = check_roles(columns)
+    for role, choice in chosen.items():
+        if isinstance(choice, str):
+            raise InputError(
+                f"no column {choice!r} for the {role}: the file has no header",
+                where=where,
+                fix="give positions from 0",
+            )
     width = max(len(row) for row in rows)
     positions = {**defaults, **chosen}
     if "time" not in chosen and not _has_times(rows, defaults["time"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ def id_strings(values: Any) -> pl.Series:
         values: [n], a polars Series or anything that NumPy turns into a one-dimensional array.
     """
     if isinstance(values, pl.Series):
+        if values.dtype == pl.Binary:  # strings, as some writers leave them
+            return values.cast(pl.String)
         if values.dtype.is_integer() or values.dtype in (pl.String, pl.Categorical, pl.Enum):
             return values.cast(pl.String)
         values = values.to_list()
@@ -84,11 +87,28 @@ def _batch(columns: Mapping[str, Any], first_row: int) -> Batch:
     return Batch(frame, np.arange(first_row, first_row + frame.height))
 
 
+def _check_plain(types: Mapping[str, pl.DataType], where: str) -> None:
+    """Refuse columns of lists and the like.
+
+    Raises:
+        InputError: naming the role and the type.
+    """
+    for role, dtype in types.items():
+        if dtype.is_nested() or dtype == pl.Object:
+            raise InputError(
+                f"the {role} column is of type {dtype}",
+                where=where,
+                fix="give one number or string a row",
+            )
+
+
 def dataframe_batches(frame: Any, columns: Columns | None) -> Iterator[Batch]:
     """Yield a pandas or polars DataFrame in batches; rows are numbered from 1."""
     names = [str(name) for name in frame.columns]
     chosen = columns_by_name(names, columns, where="DataFrame")
     positions = {role: names.index(name) for role, name in chosen.items()}
+    if isinstance(frame, pl.DataFrame):
+        _check_plain({role: frame.dtypes[place] for role, place in positions.items()}, "DataFrame")
     for start in range(0, len(frame), ROWS_PER_BATCH):
         rows = slice(start, start + ROWS_PER_BATCH)
         cells = frame if isinstance(frame, pl.DataFrame) else frame.iloc
@@ -97,17 +117,28 @@ def dataframe_batches(frame: Any, columns: Columns | None) -> Iterator[Batch]:
 
 
 def parquet_batches(
-    path: Path, columns: Columns | None, progress: Progress | None = None
+    path: Path,
+    columns: Columns | None,
+    progress: Progress | None = None,
+    *,
+    data: bytes | None = None,
 ) -> Iterator[Batch]:
     """Yield a Parquet file in batches of the needed columns; rows are numbered from 1.
+
+    Args:
+        path: the file.
+        columns: the user's choice by role.
+        progress: called with the bytes read so far and the size of the file.
+        data: what the file holds, where it was packed.
 
     Raises:
         InputError: not a Parquet file, a damaged one, or a column is missing.
     """
     try:
-        scan = pl.scan_parquet(path)
-        names = scan.collect_schema().names()
-        chosen = columns_by_name(names, columns, where=str(path))
+        scan = pl.scan_parquet(path if data is None else io.BytesIO(data))
+        schema = scan.collect_schema()
+        chosen = columns_by_name(schema.names(), columns, where=str(path))
+        _check_plain({role: schema[name] for role, name in chosen.items()}, str(path))
         wanted = scan.select([pl.col(name).alias(role) for role, name in chosen.items()])
         height = int(scan.select(pl.len()).collect().item())
         for start in range(0, height, ROWS_PER_BATCH):
@@ -120,5 +151,5 @@ def parquet_batches(
         raise InputError(
             f"not a readable Parquet file: {str(error).splitlines()[0]}",
             where=str(path),
-            fix="check that it was copied completely, or name its format with format=",
+            fix="check that it was copied completely, or name its format",
         ) from error

@@ -98,7 +98,8 @@ def _swapped_columns(source: Interactions, target: Interactions) -> Cause | None
         "both": f"{counts['both']} items are common: the user and item columns of both domains "
         "look swapped",
     }
-    return explanations[which], "name the columns, for instance columns={'user': 1, 'item': 0}"
+    fix = "name the columns (--source-columns, --target-columns), as in user=1,item=0"
+    return explanations[which], fix
 
 
 def _users_look_swapped(source: Interactions, target: Interactions) -> bool:

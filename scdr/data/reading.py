@@ -17,7 +17,7 @@ from scdr.data.formats import AUTO, check_format, detect
 from scdr.data.frames import dataframe_batches, parquet_batches
 from scdr.data.interactions import Interactions, deduplicate, k_core
 from scdr.data.rows import parse
-from scdr.data.text import Progress, check_file, read_blocks
+from scdr.data.text import GZIP_MAGIC, Progress, check_file, read_blocks, unpack
 from scdr.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ SAMPLE_LINES = 5000
 EXAMPLES = 20
 # More malformed rows than this share mean that the file is not what it was taken for.
 LARGEST_REJECTED_SHARE = 0.01
+# Besides numbers; what pandas, databases and most dumps write.
+DATE_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +129,16 @@ def _file_batches(
 ) -> tuple[str, Iterator[Batch]]:
     """Return the format of a file and its rows."""
     head = check_file(path)
+    packed = head.startswith(GZIP_MAGIC)
     if format == "parquet" or (format == AUTO and head.startswith(PARQUET_MAGIC)):
-        return "parquet", parquet_batches(path, columns, progress)
+        data = unpack(path) if packed else None
+        return "parquet", parquet_batches(path, columns, progress, data=data)
     blocks = read_blocks(path, progress)
     first = next(blocks, None)
     if first is None:
         raise InputError("the file is empty", where=str(path), fix="download or export it again")
+    if format == AUTO and first.data.startswith(PARQUET_MAGIC):
+        return "parquet", parquet_batches(path, columns, progress, data=unpack(path))
     lines = first.data.decode(errors="replace").split("\n", SAMPLE_LINES)[:SAMPLE_LINES]
     layout = detect([line.rstrip("\r") for line in lines], format, columns, str(path))
     return layout.format, (parse(block, layout) for block in chain([first], blocks))
@@ -228,20 +234,21 @@ def _rating(column: pl.Series) -> pl.Expr:
 
 
 def _time(column: pl.Series) -> pl.Expr:
-    """Times as integers: 0 where missing, null where it is no number."""
+    """Times as integers, dates as epoch seconds: 0 where missing, null where it is neither."""
     whole = _number(column, pl.Int64)
     if column.dtype.is_integer():
         return whole.fill_null(0)
     number = _number(column, pl.Float64)
     missing = pl.col("time").is_null() | number.is_nan()
+    readings = [whole, number.cast(pl.Int64, strict=False)]
     if column.dtype == pl.String:
-        missing |= pl.col("time").str.strip_chars() == ""
-    return (
-        pl.when(missing)
-        .then(0)
-        .otherwise(pl.coalesce(whole, number.cast(pl.Int64, strict=False)))
-        .alias("time")
-    )
+        text = pl.col("time").str.strip_chars().str.strip_suffix("Z")
+        missing |= text == ""
+        readings += [
+            text.str.to_datetime(form, time_unit="us", strict=False).dt.epoch("s")
+            for form in (DATE_FORMATS if column.str.contains("-", literal=True).any() else ())
+        ]
+    return pl.when(missing).then(0).otherwise(pl.coalesce(readings)).alias("time")
 
 
 def _reason(row: dict[str, object]) -> str:

@@ -44,15 +44,17 @@ def check_file(path: Path) -> bytes:
         InputError: missing, not a file, not readable, empty, or packed by anything but gzip.
     """
     where = str(path)
-    if path.is_dir():
-        raise InputError("is a directory", where=where, fix="name the rating file in it")
     try:
+        if path.is_dir():
+            raise InputError("is a directory", where=where, fix="name the rating file in it")
+        if path.exists() and not path.is_file():
+            raise InputError("is not a regular file", where=where, fix="write it to a file first")
         with path.open("rb") as file:
             head = file.read(8)
     except FileNotFoundError:
         raise InputError("no such file", where=where, fix="check the path") from None
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, ValueError) as error:  # ValueError: a path that no system takes
+        reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"cannot be read: {reason}", where=where, fix="check the path") from error
     if not head:
         raise InputError("the file is empty", where=where, fix="download or export it again")
@@ -102,6 +104,20 @@ def read_blocks(path: Path, progress: Progress | None = None) -> Iterator[Block]
         yield Block(rest + b"\n", line)
     if progress:
         progress(size, size)
+
+
+def unpack(path: Path) -> bytes:
+    """Return all that a gzip file holds.
+
+    Raises:
+        InputError: the gzip stream is truncated or damaged.
+    """
+    parts = []
+    with path.open("rb") as raw:
+        stream = cast(IO[bytes], igzip.GzipFile(fileobj=raw, mode="rb"))
+        while data := _read(stream, raw, path, 1, path.stat().st_size):
+            parts.append(data)
+    return b"".join(parts)
 
 
 def _read(stream: IO[bytes], raw: IO[bytes], path: Path, line: int, size: int) -> bytes:

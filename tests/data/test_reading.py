@@ -73,7 +73,7 @@ def test_bad_rows_in_a_large_file_are_counted(tmp_path: Path, bad: str) -> None:
         ('["A1", "B1", 5]', "not a JSON object"),
         ('{"reviewerID": "A1", "asin": "B1"}', "no rating"),
         ('{"reviewerID": "A1", "asin": "B1", "overall": NaN}', "not JSON"),
-        ('{"reviewerID": "A1", "asin": "B1", "overall": true}', "rating 'True' is not a number"),
+        ('{"reviewerID": "A1", "asin": "B1", "overall": true}', "rating 'true' is not a number"),
         ('{"reviewerID": "", "asin": "B1", "overall": 1}', "no user id"),
         ('{"reviewerID": "A1", "asin": null, "overall": 1}', "no item id"),
         ('{"reviewerID": "A1", "asin": "B1", "overall": 1} {}', "not JSON"),
