@@ -10,4 +10,8 @@ STABLE_TORCH_LIBRARY(scdr, m) {
       "float user_penalty=0.0, float item_penalty=0.0, "
       "float user_bias_penalty=0.0, float item_bias_penalty=0.0, "
       "Tensor? user_inverse_count=None, Tensor? item_inverse_count=None) -> Tensor");
+  m.def(
+      "pgd_perturb_mlp(Tensor user, Tensor item, Tensor rating, Tensor w1, Tensor? b1, "
+      "Tensor w2, Tensor? b2, *, int steps, float step_size, float radius) -> Tensor");
+  m.def("tanh(Tensor x) -> Tensor");
 }

@@ -9,15 +9,7 @@
 //   abs(x), sign(x), sum(x), nonzero(x), and Pack::root(s) of a scalar
 #pragma once
 
-#if defined(__CUDACC__)
-#define SCDR_INLINE __device__ __forceinline__
-#define SCDR_SHARED __host__ __device__ __forceinline__
-#define SCDR_UNROLL _Pragma("unroll")
-#else
-#define SCDR_INLINE inline __attribute__((always_inline))
-#define SCDR_SHARED SCDR_INLINE
-#define SCDR_UNROLL _Pragma("GCC unroll 8")
-#endif
+#include "math/inline.h"
 
 namespace scdr {
 

@@ -44,7 +44,7 @@ def check_perturbation(steps: int, step_size: float | None, radius: float, inner
 
 
 def check_rows(user: Tensor, item: Tensor, rating: Tensor, *, same_width: bool) -> None:
-    """Refuse rows whose shapes, dtypes or devices differ, or that are not finite.
+    """Refuse rows whose shapes, dtypes or devices differ.
 
     Args:
         user: `[B, d_source]`.
@@ -69,10 +69,19 @@ def check_rows(user: Tensor, item: Tensor, rating: Tensor, *, same_width: bool) 
             )
         if tensor.shape[0] != user.shape[0]:
             raise ValueError(f"{name} has {tensor.shape[0]} rows, user has {user.shape[0]}")
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{name} holds a value that is not finite")
     if same_width and user.shape[1] != item.shape[1]:
         raise ValueError(
             f"item has width {item.shape[1]}, user has {user.shape[1]}; without a mapping between "
             "them they must agree"
         )
+
+
+def check_finite(user: Tensor, item: Tensor, rating: Tensor) -> None:
+    """Refuse rows that are not finite. Waits for the device.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for name, tensor in (("user", user), ("item", item), ("rating", rating)):
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} holds a value that is not finite")

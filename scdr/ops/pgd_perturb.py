@@ -5,15 +5,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from scdr.ops import reference
+from scdr.ops import _native, reference
 from scdr.ops.perturbation import (
     Inner,
     MappingFunction,
+    check_finite,
     check_perturbation,
     check_rows,
     resolve_step_size,
     row_norms,
 )
+
+# What the native op takes. A library built without CUDA has it for the CPU only.
+WIDEST = 256
+OP = "pgd_perturb_mlp: "
+DEVICES = ("cpu", "cuda") if _native._C.build_facts()["cuda_architectures"] else ("cpu",)
+
+
+@torch.library.register_fake("scdr::pgd_perturb_mlp")
+def _fake(user: Tensor, *_arguments: object, **_options: object) -> Tensor:
+    return torch.empty_like(user)
+
+
+@torch.library.register_fake("scdr::tanh")
+def _fake_tanh(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
 
 
 def pgd_perturb(
@@ -34,7 +50,10 @@ def pgd_perturb(
     is onto the l2 ball of `radius` around 0, `sgn(0) = 0`, and f is `mapping`.
 
     The identity and a linear map have a closed form. For `Linear - Tanh - Linear` the item is
-    folded into the readout. Any other callable goes through autograd, with the same result.
+    folded into the readout; with float32 tensors and widths up to 256 all steps are one native op,
+    whose result does not depend on the number of threads or on the other rows, and which works
+    inside `torch.compile(fullgraph=True)`. Any other callable goes through autograd, with the same
+    result.
 
     Args:
         user: source user vectors `[B, d_source]`, float32 or float64.
@@ -56,6 +75,9 @@ def pgd_perturb(
     """
     check_perturbation(steps, step_size, radius, inner)
     check_rows(user, item, rating, same_width=mapping is None)
+    if inner == "pgd" and _is_native(user, item, mapping):
+        return _native_tanh_mlp(user, item, rating, mapping, steps, step_size, radius)
+    check_finite(user, item, rating)
     with torch.no_grad():
         if steps == 0 or radius == 0 or user.numel() == 0:
             return torch.zeros_like(user)
@@ -102,6 +124,65 @@ def _is_tanh_mlp(mapping: MappingFunction) -> bool:
     ]
 
 
+def _is_native(user: Tensor, item: Tensor, mapping: MappingFunction | None) -> bool:
+    if mapping is None or not _is_tanh_mlp(mapping):
+        return False
+    weights: list[Tensor] = list(mapping.parameters())  # type: ignore[attr-defined]
+    widths = (user.shape[1], item.shape[1], len(weights[0]))
+    return (
+        user.device.type in DEVICES
+        and min(widths) >= 1
+        and max(widths) <= WIDEST
+        and all(t.dtype == torch.float32 and t.device == user.device for t in (user, *weights))
+    )
+
+
+@torch.no_grad()
+def _native_tanh_mlp(
+    user: Tensor,
+    item: Tensor,
+    rating: Tensor,
+    mapping: MappingFunction | None,
+    steps: int,
+    step_size: float | None,
+    radius: float,
+) -> Tensor:
+    first, second = _layers(mapping)
+    for name, tensor, width in (
+        ("user", user, first.in_features),
+        ("item", item, second.out_features),
+    ):
+        if tensor.shape[1] != width:
+            raise ValueError(f"{name} has width {tensor.shape[1]}, mapping {width}")
+    try:
+        delta: Tensor = torch.ops.scdr.pgd_perturb_mlp(
+            user.contiguous(),
+            item.contiguous(),
+            rating.contiguous(),
+            first.weight.contiguous(),
+            first.bias,
+            second.weight.contiguous(),
+            second.bias,
+            steps=steps,
+            step_size=resolve_step_size(step_size, user.shape[1]),
+            radius=radius,
+        )
+    except RuntimeError as error:
+        # The stable ABI turns every exception of native code into a RuntimeError.
+        message = str(error)
+        if message.startswith(OP):
+            raise ValueError(message.removeprefix(OP)) from error
+        raise
+    return delta
+
+
+def _layers(mapping: MappingFunction | None) -> tuple[nn.Linear, nn.Linear]:
+    assert isinstance(mapping, nn.Sequential)
+    first, _, second = mapping
+    assert isinstance(first, nn.Linear) and isinstance(second, nn.Linear)
+    return first, second
+
+
 def _through_tanh_mlp(
     user: Tensor,
     item: Tensor,
@@ -112,9 +193,7 @@ def _through_tanh_mlp(
     radius: float,
 ) -> Tensor:
     """With `c = W2' v` and `s = b2 . v - r`, the error is `c . tanh(W1 (u + delta) + b1) + s`."""
-    assert isinstance(mapping, nn.Sequential)
-    first, _, second = mapping
-    assert isinstance(first, nn.Linear) and isinstance(second, nn.Linear)
+    first, second = _layers(mapping)
     readout = item @ second.weight  # [B, H]
     shift = -rating if second.bias is None else item @ second.bias - rating  # [B]
     at_user = first(user)  # [B, H]

@@ -1,0 +1,118 @@
+// pgd_perturb_mlp and tanh on the CPU: checks and threads. The arithmetic of a row is in math/, the
+// loops over rows in pgd_perturb_mlp_level.cpp.
+#include "cpu/pgd_perturb_mlp.h"
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+
+#include "cpu/simd.h"
+#include "pgd_perturb_mlp_request.h"
+
+namespace scdr {
+namespace {
+
+// Threads take rows by as many as the widest pack holds.
+constexpr std::int64_t kGroup = 16;
+// A thread is worth waking for so many multiply-adds, of the order of 10 microseconds.
+constexpr std::int64_t kWorthThread = 500'000;
+constexpr std::int64_t kTanhGrain = 1 << 14;
+// What a tanh costs beside a multiply-add.
+constexpr std::int64_t kTanhCost = 16;
+
+PgdMlpKernel pick_kernel(int d_source) {
+  switch (simd_level()) {
+#if defined(__x86_64__)
+    case SimdLevel::avx512:
+      return avx512::pgd_mlp_kernel(d_source);
+    case SimdLevel::avx2:
+      return avx2::pgd_mlp_kernel(d_source);
+#endif
+    default:
+      return scalar::pgd_mlp_kernel(d_source);
+  }
+}
+
+TanhKernel* pick_tanh() {
+  switch (simd_level()) {
+#if defined(__x86_64__)
+    case SimdLevel::avx512:
+      return avx512::tanh_kernel;
+    case SimdLevel::avx2:
+      return avx2::tanh_kernel;
+#endif
+    default:
+      return scalar::tanh_kernel;
+  }
+}
+
+// The exponent's bits, all set, mark infinities and NaN; integers compare and combine in SIMD
+// registers without more ado.
+bool all_finite(const float* x, std::int64_t count) {
+  constexpr std::uint32_t exponent = 0x7f800000u;
+  std::uint32_t wrong = 0;
+  for (std::int64_t i = 0; i < count; ++i)
+    wrong |= (std::bit_cast<std::uint32_t>(x[i]) & exponent) == exponent ? 1u : 0u;
+  return wrong == 0;
+}
+
+unsigned find_wrong(const PgdMlp& mlp, const PgdRows& rows, std::int64_t begin, std::int64_t end) {
+  const auto wrong = [&](const float* x, std::int64_t width) {
+    return !all_finite(x + begin * width, (end - begin) * width);
+  };
+  return (wrong(rows.user, mlp.d_source) ? kWrongUser : 0u) |
+         (wrong(rows.item, mlp.d_target) ? kWrongItem : 0u) |
+         (wrong(rows.rating, 1) ? kWrongRating : 0u);
+}
+
+std::int64_t grain(const PgdMlp& mlp) {
+  const std::int64_t hidden = mlp.hidden;
+  const std::int64_t row = hidden * (mlp.d_target + mlp.steps * (2 * mlp.d_source + kTanhCost));
+  return std::max<std::int64_t>(kWorthThread / (row * kGroup), 1);
+}
+
+Tensor run_on_cpu(const PgdMlpRequest& request) {
+  Tensor delta = torch::stable::empty_like(request.user);
+  const PgdRows rows{
+      .user = request.user.const_data_ptr<float>(),
+      .item = request.item.const_data_ptr<float>(),
+      .rating = request.rating.const_data_ptr<float>(),
+      .delta = delta.mutable_data_ptr<float>(),
+  };
+  const PgdMlpKernel kernel = pick_kernel(request.mlp.d_source);
+  std::atomic<unsigned> wrong{0};
+  const std::int64_t groups = (request.rows + kGroup - 1) / kGroup;
+  torch::stable::parallel_for(
+      0, groups, grain(request.mlp), [&](std::int64_t first, std::int64_t last) {
+        const std::int64_t begin = first * kGroup, end = std::min(last * kGroup, request.rows);
+        if (const unsigned found = find_wrong(request.mlp, rows, begin, end); found != 0)
+          wrong.fetch_or(found, std::memory_order_relaxed);
+        else
+          kernel(request.mlp, rows, begin, end);
+      });
+  throw_if_wrong(wrong.load());
+  return delta;
+}
+
+Tensor tanh_on_cpu(Tensor x) {
+  check(x.scalar_type() == ScalarType::Float, "tanh", "x", "must have dtype Float");
+  check(x.is_contiguous(), "tanh", "x", "must be contiguous");
+  Tensor result = torch::stable::empty_like(x);
+  const float* from = x.const_data_ptr<float>();
+  float* to = result.mutable_data_ptr<float>();
+  TanhKernel* kernel = pick_tanh();
+  torch::stable::parallel_for(0, x.numel(), kTanhGrain, [&](std::int64_t begin, std::int64_t end) {
+    kernel(from + begin, to + begin, end - begin);
+  });
+  return result;
+}
+
+}  // namespace
+}  // namespace scdr
+
+STABLE_TORCH_LIBRARY_IMPL(scdr, CPU, m) {
+  m.impl("pgd_perturb_mlp", TORCH_BOX(&scdr::pgd_perturb_mlp<scdr::run_on_cpu>));
+  m.impl("tanh", TORCH_BOX(&scdr::tanh_on_cpu));
+}

@@ -1,0 +1,149 @@
+// PGD on the rating loss through f(x) = W2 tanh(W1 x + b1) + b2, all steps of a pack of rows. The
+// item folds into the readout, once a row:
+//   <f(x), v> - r = c . h + s,   h = tanh(W1 x + b1),  c = W2' v,  s = b2 . v - r
+// and the gradient over x has the sign of (c . h + s) W1' (c (1 - h^2)).
+//
+// Here a pack holds Pack::width rows, one column of them:
+//   Pack::column(p, stride, n)     p[0], p[stride], ..., n of them; the other rows read as 0
+//   store_column(p, stride, n, x)
+// and each row's result is independent of the others.
+#pragma once
+
+#include <cstdint>
+
+#include "math/inline.h"
+#include "math/tanh.h"
+
+namespace scdr {
+
+constexpr int kMostPgdWidth = 256;  // of a user or item vector, and of the hidden layer
+
+struct PgdMlp {
+  const float* w1;  // [hidden, d_source]
+  const float* b1;  // [hidden] or null
+  const float* w2;  // [d_target, hidden]
+  const float* b2;  // [d_target] or null
+  int d_source, d_target, hidden;
+  std::int64_t steps;
+  // The perturbation is kept in units of the step size, so that squares stay in range.
+  float step_size;
+  float reach;  // radius / step_size
+};
+
+struct PgdRows {
+  const float* user;    // [rows, d_source]
+  const float* item;    // [rows, d_target]
+  const float* rating;  // [rows]
+  float* delta;         // [rows, d_source]
+};
+
+SCDR_INLINE float pgd_bias(const float* bias, int i) { return bias != nullptr ? bias[i] : 0.0f; }
+
+// c of J hidden units from number j on.
+template <class Pack, int J>
+SCDR_INLINE void pgd_readout(const PgdMlp& mlp, int j, const Pack* item, Pack* readout) {
+  Pack sum[J];
+  SCDR_UNROLL
+  for (int i = 0; i < J; ++i) sum[i] = Pack::all(0.0f);
+  for (int t = 0; t < mlp.d_target; ++t) {
+    const float* weight = mlp.w2 + t * mlp.hidden + j;
+    SCDR_UNROLL
+    for (int i = 0; i < J; ++i) sum[i] = fma(Pack::all(weight[i]), item[t], sum[i]);
+  }
+  SCDR_UNROLL
+  for (int i = 0; i < J; ++i) readout[j + i] = sum[i];
+}
+
+// What J hidden units from number j on add to the error and to the slope W1' (c (1 - h^2)).
+template <class Pack, int D, int J>
+SCDR_INLINE void pgd_hidden(const PgdMlp& mlp, int j, const Pack* x, const Pack* readout,
+                            Pack& error, Pack* slope) {
+  const int n = D > 0 ? D : mlp.d_source;
+  const float* weight = mlp.w1 + j * n;
+  Pack unit[J];
+  SCDR_UNROLL
+  for (int i = 0; i < J; ++i) unit[i] = Pack::all(pgd_bias(mlp.b1, j + i));
+  SCDR_UNROLL_KNOWN
+  for (int k = 0; k < n; ++k) {
+    SCDR_UNROLL
+    for (int i = 0; i < J; ++i) unit[i] = fma(Pack::all(weight[i * n + k]), x[k], unit[i]);
+  }
+  SCDR_UNROLL
+  for (int i = 0; i < J; ++i) {
+    const Pack h = tanh(unit[i]), c = readout[j + i];
+    error = fma(c, h, error);
+    unit[i] = c * fma(-h, h, Pack::all(1.0f));
+  }
+  SCDR_UNROLL_KNOWN
+  for (int k = 0; k < n; ++k) {
+    SCDR_UNROLL
+    for (int i = 0; i < J; ++i) slope[k] = fma(Pack::all(weight[i * n + k]), unit[i], slope[k]);
+  }
+}
+
+// Summed 16 at a time: one long sum could round by more than the ball allows.
+template <class Pack, int D>
+SCDR_INLINE Pack pgd_norm(const Pack* delta, int d) {
+  const int n = D > 0 ? D : d;
+  Pack total = Pack::all(0.0f);
+  for (int begin = 0; begin < n; begin += 16) {
+    const int end = begin + 16 < n ? begin + 16 : n;
+    Pack sum = Pack::all(0.0f);
+    SCDR_UNROLL_KNOWN
+    for (int k = begin; k < end; ++k) sum = fma(delta[k], delta[k], sum);
+    total = total + sum;
+  }
+  return root(total);
+}
+
+// D = d_source where it is known when compiling, else 0; J hidden units are worked on at a time.
+template <class Pack, int D, int J>
+SCDR_INLINE void pgd_perturb_mlp(const PgdMlp& mlp, const PgdRows& rows, std::int64_t row,
+                                 int count) {
+  constexpr int most = D > 0 ? D : kMostPgdWidth;
+  const int n = D > 0 ? D : mlp.d_source, hidden = mlp.hidden, d_target = mlp.d_target;
+  Pack user[most], delta[most], x[most], slope[most], readout[kMostPgdWidth];
+
+  Pack shift = Pack::all(0.0f) - Pack::column(rows.rating + row, 1, count);
+  {
+    Pack item[kMostPgdWidth];
+    for (int t = 0; t < d_target; ++t) {
+      item[t] = Pack::column(rows.item + row * d_target + t, d_target, count);
+      shift = fma(Pack::all(pgd_bias(mlp.b2, t)), item[t], shift);
+    }
+    int j = 0;
+    for (; j + 4 <= hidden; j += 4) pgd_readout<Pack, 4>(mlp, j, item, readout);
+    for (; j < hidden; ++j) pgd_readout<Pack, 1>(mlp, j, item, readout);
+  }
+  SCDR_UNROLL_KNOWN
+  for (int k = 0; k < n; ++k) {
+    user[k] = Pack::column(rows.user + row * n + k, n, count);
+    delta[k] = Pack::all(0.0f);
+  }
+
+  const Pack step_size = Pack::all(mlp.step_size);
+  for (std::int64_t step = 0; step < mlp.steps; ++step) {
+    SCDR_UNROLL_KNOWN
+    for (int k = 0; k < n; ++k) {
+      x[k] = fma(step_size, delta[k], user[k]);
+      slope[k] = Pack::all(0.0f);
+    }
+    Pack error = shift;
+    int j = 0;
+    for (; j + J <= hidden; j += J) pgd_hidden<Pack, D, J>(mlp, j, x, readout, error, slope);
+    if constexpr (J > 1)
+      for (; j < hidden; ++j) pgd_hidden<Pack, D, 1>(mlp, j, x, readout, error, slope);
+    const Pack toward = sign(error);
+    SCDR_UNROLL_KNOWN
+    for (int k = 0; k < n; ++k) delta[k] = fma(toward, sign(slope[k]), delta[k]);
+    const Pack norm = max(Pack::all(1e-12f), pgd_norm<Pack, D>(delta, n));
+    const Pack shrink = min(Pack::all(1.0f), Pack::all(mlp.reach) / norm);
+    SCDR_UNROLL_KNOWN
+    for (int k = 0; k < n; ++k) delta[k] = delta[k] * shrink;
+  }
+  SCDR_UNROLL_KNOWN
+  for (int k = 0; k < n; ++k)
+    store_column(rows.delta + row * n + k, n, count, step_size * delta[k]);
+}
+
+}  // namespace scdr

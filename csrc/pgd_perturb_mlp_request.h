@@ -1,0 +1,87 @@
+// The arguments of pgd_perturb_mlp, checked, as its CPU and CUDA sides take them.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+
+#include "check.h"
+#include "math/pgd_perturb_mlp.h"
+
+namespace scdr {
+
+constexpr const char* kPgdPerturbMlp = "pgd_perturb_mlp";
+
+struct PgdMlpRequest {
+  Tensor user, item, rating;  // float32 [B, d_source], [B, d_target], [B]
+  PgdMlp mlp;
+  std::int64_t rows;
+};
+
+// The arguments whose values must be finite, as bits of what a device finds wrong.
+enum PgdWrong : unsigned { kWrongUser = 1, kWrongItem = 2, kWrongRating = 4 };
+
+inline void throw_if_wrong(unsigned wrong) {
+  const char* what = "holds a value that is not finite";
+  check((wrong & kWrongUser) == 0, kPgdPerturbMlp, "user", what);
+  check((wrong & kWrongItem) == 0, kPgdPerturbMlp, "item", what);
+  check((wrong & kWrongRating) == 0, kPgdPerturbMlp, "rating", what);
+}
+
+inline void check_width(const char* name, const Tensor& tensor, std::int64_t axis) {
+  check(tensor.dim() == 2, kPgdPerturbMlp, name, "must have 2 dimensions, not ", tensor.dim());
+  const std::int64_t width = tensor.size(axis);
+  check(width >= 1 && width <= kMostPgdWidth, kPgdPerturbMlp, name, "must have 1 to ",
+        kMostPgdWidth, axis == 0 ? " rows, not " : " columns, not ", width);
+}
+
+using RunPgdMlpRequest = Tensor (*)(const PgdMlpRequest&);
+
+// The op as torch calls it; `run` does it on one kind of device.
+template <RunPgdMlpRequest run>
+Tensor pgd_perturb_mlp(Tensor user, Tensor item, Tensor rating, Tensor w1, std::optional<Tensor> b1,
+                       Tensor w2, std::optional<Tensor> b2, std::int64_t steps, double step_size,
+                       double radius) {
+  const char* op = kPgdPerturbMlp;
+  constexpr auto f32 = ScalarType::Float;
+  check(steps >= 0, op, "steps", "must not be negative, not ", steps);
+  check_not_negative(op, "step_size", step_size);
+  check_not_negative(op, "radius", radius);
+  check_width("user", user, 1);
+  check_width("item", item, 1);
+  check_width("w1", w1, 0);
+  const std::int64_t rows = user.size(0), d_source = user.size(1), d_target = item.size(1);
+  const std::int64_t hidden = w1.size(0);
+  check_tensor(op, "user", user, f32, {rows, d_source}, user);
+  check_tensor(op, "item", item, f32, {rows, d_target}, user);
+  check_tensor(op, "rating", rating, f32, {rows}, user);
+  check_tensor(op, "w1", w1, f32, {hidden, d_source}, user);
+  check_tensor(op, "w2", w2, f32, {d_target, hidden}, user);
+  if (b1) check_tensor(op, "b1", *b1, f32, {hidden}, user);
+  if (b2) check_tensor(op, "b2", *b2, f32, {d_target}, user);
+
+  const auto read = [](const Tensor& tensor) { return tensor.const_data_ptr<float>(); };
+  // Of a ball or a step so small, float32 holds the delta to few digits or none: it is 0.
+  constexpr double smallest = 1e-30;
+  const double step = static_cast<float>(step_size);
+  const bool moves = step > 0.0 && radius >= smallest && radius / step >= smallest;
+  const PgdMlpRequest request{
+      .user = user,
+      .item = item,
+      .rating = rating,
+      .mlp = {.w1 = read(w1),
+              .b1 = b1 ? read(*b1) : nullptr,
+              .w2 = read(w2),
+              .b2 = b2 ? read(*b2) : nullptr,
+              .d_source = static_cast<int>(d_source),
+              .d_target = static_cast<int>(d_target),
+              .hidden = static_cast<int>(hidden),
+              .steps = moves ? steps : 0,
+              .step_size = static_cast<float>(step_size),
+              .reach = moves ? static_cast<float>(radius / step) : 0.0f},
+      .rows = rows,
+  };
+  return run(request);
+}
+
+}  // namespace scdr
