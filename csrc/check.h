@@ -34,14 +34,15 @@ inline void check_tensor(const char* op, const char* name, const Tensor& tensor,
         torch::headeronly::toString(dtype), ", not ",
         torch::headeronly::toString(tensor.scalar_type()));
   bool same = tensor.dim() == static_cast<std::int64_t>(shape.size());
-  std::ostringstream wanted, found;
   std::int64_t axis = 0;
-  for (const std::int64_t size : shape) {
-    wanted << (axis > 0 ? ", " : "") << size;
-    same = same && tensor.size(axis++) == size;
+  for (const std::int64_t size : shape) same = same && tensor.size(axis++) == size;
+  if (!same) {  // putting strings together would take longer than a small op
+    std::ostringstream wanted, found;
+    for (const std::int64_t size : shape) wanted << (wanted.tellp() > 0 ? ", " : "") << size;
+    for (axis = 0; axis < tensor.dim(); ++axis)
+      found << (axis > 0 ? ", " : "") << tensor.size(axis);
+    check(false, op, name, "must have shape [", wanted.str(), "], not [", found.str(), "]");
   }
-  for (axis = 0; axis < tensor.dim(); ++axis) found << (axis > 0 ? ", " : "") << tensor.size(axis);
-  check(same, op, name, "must have shape [", wanted.str(), "], not [", found.str(), "]");
   check(tensor.is_contiguous(), op, name, "must be contiguous");
   check(tensor.device() == like.device(), op, name, "must be on the same device as user");
 }

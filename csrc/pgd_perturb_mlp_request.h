@@ -1,8 +1,8 @@
 // The arguments of pgd_perturb_mlp, checked, as its CPU and CUDA sides take them.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
-#include <limits>
 #include <optional>
 
 #include "check.h"
@@ -18,14 +18,11 @@ struct PgdMlpRequest {
   std::int64_t rows;
 };
 
-// The arguments whose values must be finite, as bits of what a device finds wrong.
-enum PgdWrong : unsigned { kWrongUser = 1, kWrongItem = 2, kWrongRating = 4 };
-
-inline void throw_if_wrong(unsigned wrong) {
+inline void throw_if_not_finite(unsigned not_finite) {
   const char* what = "holds a value that is not finite";
-  check((wrong & kWrongUser) == 0, kPgdPerturbMlp, "user", what);
-  check((wrong & kWrongItem) == 0, kPgdPerturbMlp, "item", what);
-  check((wrong & kWrongRating) == 0, kPgdPerturbMlp, "rating", what);
+  check((not_finite & kNotFiniteUser) == 0, kPgdPerturbMlp, "user", what);
+  check((not_finite & kNotFiniteItem) == 0, kPgdPerturbMlp, "item", what);
+  check((not_finite & kNotFiniteRating) == 0, kPgdPerturbMlp, "rating", what);
 }
 
 inline void check_width(const char* name, const Tensor& tensor, std::int64_t axis) {
@@ -33,6 +30,11 @@ inline void check_width(const char* name, const Tensor& tensor, std::int64_t axi
   const std::int64_t width = tensor.size(axis);
   check(width >= 1 && width <= kMostPgdWidth, kPgdPerturbMlp, name, "must have 1 to ",
         kMostPgdWidth, axis == 0 ? " rows, not " : " columns, not ", width);
+}
+
+inline void check_tanh(const Tensor& x) {
+  check(x.scalar_type() == ScalarType::Float, "tanh", "x", "must have dtype Float");
+  check(x.is_contiguous(), "tanh", "x", "must be contiguous");
 }
 
 using RunPgdMlpRequest = Tensor (*)(const PgdMlpRequest&);
@@ -61,10 +63,10 @@ Tensor pgd_perturb_mlp(Tensor user, Tensor item, Tensor rating, Tensor w1, std::
   if (b2) check_tensor(op, "b2", *b2, f32, {d_target}, user);
 
   const auto read = [](const Tensor& tensor) { return tensor.const_data_ptr<float>(); };
-  // Of a ball or a step so small, float32 holds the delta to few digits or none: it is 0.
-  constexpr double smallest = 1e-30;
-  const double step = static_cast<float>(step_size);
-  const bool moves = step > 0.0 && radius >= smallest && radius / step >= smallest;
+  // A step so much longer than the radius leaves nothing of those before it; and of a ball so small
+  // that float32 holds the delta to few digits or none, it is 0.
+  const double step = static_cast<float>(std::min(step_size, radius * 1e12));
+  const bool moves = step > 0.0 && radius >= 1e-30;
   const PgdMlpRequest request{
       .user = user,
       .item = item,
@@ -77,7 +79,7 @@ Tensor pgd_perturb_mlp(Tensor user, Tensor item, Tensor rating, Tensor w1, std::
               .d_target = static_cast<int>(d_target),
               .hidden = static_cast<int>(hidden),
               .steps = moves ? steps : 0,
-              .step_size = static_cast<float>(step_size),
+              .step_size = static_cast<float>(step),
               .reach = moves ? static_cast<float>(radius / step) : 0.0f},
       .rows = rows,
   };

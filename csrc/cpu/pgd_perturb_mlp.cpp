@@ -22,29 +22,21 @@ constexpr std::int64_t kTanhGrain = 1 << 14;
 // What a tanh costs beside a multiply-add.
 constexpr std::int64_t kTanhCost = 16;
 
-PgdMlpKernel pick_kernel(int d_source) {
-  switch (simd_level()) {
-#if defined(__x86_64__)
-    case SimdLevel::avx512:
-      return avx512::pgd_mlp_kernel(d_source);
-    case SimdLevel::avx2:
-      return avx2::pgd_mlp_kernel(d_source);
-#endif
-    default:
-      return scalar::pgd_mlp_kernel(d_source);
-  }
-}
+struct Kernels {
+  PgdMlpKernel* pgd;
+  TanhKernel* tanh;
+};
 
-TanhKernel* pick_tanh() {
+Kernels pick_kernels() {
   switch (simd_level()) {
 #if defined(__x86_64__)
     case SimdLevel::avx512:
-      return avx512::tanh_kernel;
+      return {avx512::pgd_mlp_kernel, avx512::tanh_kernel};
     case SimdLevel::avx2:
-      return avx2::tanh_kernel;
+      return {avx2::pgd_mlp_kernel, avx2::tanh_kernel};
 #endif
     default:
-      return scalar::tanh_kernel;
+      return {scalar::pgd_mlp_kernel, scalar::tanh_kernel};
   }
 }
 
@@ -62,9 +54,9 @@ unsigned find_wrong(const PgdMlp& mlp, const PgdRows& rows, std::int64_t begin, 
   const auto wrong = [&](const float* x, std::int64_t width) {
     return !all_finite(x + begin * width, (end - begin) * width);
   };
-  return (wrong(rows.user, mlp.d_source) ? kWrongUser : 0u) |
-         (wrong(rows.item, mlp.d_target) ? kWrongItem : 0u) |
-         (wrong(rows.rating, 1) ? kWrongRating : 0u);
+  return (wrong(rows.user, mlp.d_source) ? kNotFiniteUser : 0u) |
+         (wrong(rows.item, mlp.d_target) ? kNotFiniteItem : 0u) |
+         (wrong(rows.rating, 1) ? kNotFiniteRating : 0u);
 }
 
 std::int64_t grain(const PgdMlp& mlp) {
@@ -81,7 +73,7 @@ Tensor run_on_cpu(const PgdMlpRequest& request) {
       .rating = request.rating.const_data_ptr<float>(),
       .delta = delta.mutable_data_ptr<float>(),
   };
-  const PgdMlpKernel kernel = pick_kernel(request.mlp.d_source);
+  PgdMlpKernel* kernel = pick_kernels().pgd;
   std::atomic<unsigned> wrong{0};
   const std::int64_t groups = (request.rows + kGroup - 1) / kGroup;
   torch::stable::parallel_for(
@@ -92,17 +84,16 @@ Tensor run_on_cpu(const PgdMlpRequest& request) {
         else
           kernel(request.mlp, rows, begin, end);
       });
-  throw_if_wrong(wrong.load());
+  throw_if_not_finite(wrong.load());
   return delta;
 }
 
 Tensor tanh_on_cpu(Tensor x) {
-  check(x.scalar_type() == ScalarType::Float, "tanh", "x", "must have dtype Float");
-  check(x.is_contiguous(), "tanh", "x", "must be contiguous");
+  check_tanh(x);
   Tensor result = torch::stable::empty_like(x);
   const float* from = x.const_data_ptr<float>();
   float* to = result.mutable_data_ptr<float>();
-  TanhKernel* kernel = pick_tanh();
+  TanhKernel* kernel = pick_kernels().tanh;
   torch::stable::parallel_for(0, x.numel(), kTanhGrain, [&](std::int64_t begin, std::int64_t end) {
     kernel(from + begin, to + begin, end - begin);
   });

@@ -9,22 +9,21 @@
 namespace scdr {
 
 // Perturbs the rows [begin, end).
-using PgdMlpKernel = void (*)(const PgdMlp&, const PgdRows&, std::int64_t begin, std::int64_t end);
-using PickPgdMlpKernel = PgdMlpKernel(int d_source);
+using PgdMlpKernel = void(const PgdMlp&, const PgdRows&, std::int64_t begin, std::int64_t end);
 // out[i] = tanh(x[i]) for count of them.
 using TanhKernel = void(const float* x, float* out, std::int64_t count);
 
 namespace scalar {
-PickPgdMlpKernel pgd_mlp_kernel;
+PgdMlpKernel pgd_mlp_kernel;
 TanhKernel tanh_kernel;
 }  // namespace scalar
 #if defined(__x86_64__)
 namespace avx2 {
-PickPgdMlpKernel pgd_mlp_kernel;
+PgdMlpKernel pgd_mlp_kernel;
 TanhKernel tanh_kernel;
 }  // namespace avx2
 namespace avx512 {
-PickPgdMlpKernel pgd_mlp_kernel;
+PgdMlpKernel pgd_mlp_kernel;
 TanhKernel tanh_kernel;
 }  // namespace avx512
 #endif

@@ -41,8 +41,6 @@ SCDR_INLINE RowPack operator-(RowPack a, RowPack b) { return {a.x - b.x}; }
 SCDR_INLINE RowPack operator-(RowPack a) { return {-a.x}; }
 SCDR_INLINE RowPack operator*(RowPack a, RowPack b) { return {a.x * b.x}; }
 SCDR_INLINE RowPack operator/(RowPack a, RowPack b) { return {a.x / b.x}; }
-SCDR_INLINE RowPack min(RowPack a, RowPack b) { return {a.x < b.x ? a.x : b.x}; }
-SCDR_INLINE RowPack max(RowPack a, RowPack b) { return {a.x > b.x ? a.x : b.x}; }
 SCDR_INLINE RowPack sign(RowPack a) {
   const RowPack::Vector zero{}, one = RowPack::all(1.0f).x;
   return {(a.x > zero ? one : zero) - (a.x < zero ? one : zero)};
@@ -52,14 +50,20 @@ SCDR_INLINE RowPack sign(RowPack a) {
 SCDR_INLINE RowPack fma(RowPack a, RowPack b, RowPack c) {
   return {_mm512_fmadd_ps(a.x, b.x, c.x)};
 }
+SCDR_INLINE RowPack min(RowPack a, RowPack b) { return {_mm512_min_ps(a.x, b.x)}; }
+SCDR_INLINE RowPack max(RowPack a, RowPack b) { return {_mm512_max_ps(a.x, b.x)}; }
 SCDR_INLINE RowPack root(RowPack a) { return {_mm512_sqrt_ps(a.x)}; }
 #elif defined(SCDR_LEVEL_AVX2)
 SCDR_INLINE RowPack fma(RowPack a, RowPack b, RowPack c) {
   return {_mm256_fmadd_ps(a.x, b.x, c.x)};
 }
+SCDR_INLINE RowPack min(RowPack a, RowPack b) { return {_mm256_min_ps(a.x, b.x)}; }
+SCDR_INLINE RowPack max(RowPack a, RowPack b) { return {_mm256_max_ps(a.x, b.x)}; }
 SCDR_INLINE RowPack root(RowPack a) { return {_mm256_sqrt_ps(a.x)}; }
 #else
 SCDR_INLINE RowPack fma(RowPack a, RowPack b, RowPack c) { return {a.x * b.x + c.x}; }
+SCDR_INLINE RowPack min(RowPack a, RowPack b) { return {a.x < b.x ? a.x : b.x}; }
+SCDR_INLINE RowPack max(RowPack a, RowPack b) { return {a.x > b.x ? a.x : b.x}; }
 SCDR_INLINE RowPack root(RowPack a) {
   for (int i = 0; i < RowPack::width; ++i) a.x[i] = __builtin_sqrtf(a.x[i]);
   return a;

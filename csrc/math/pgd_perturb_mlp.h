@@ -37,20 +37,23 @@ struct PgdRows {
   float* delta;         // [rows, d_source]
 };
 
+// What the check of the rows finds, as bits.
+constexpr unsigned kNotFiniteUser = 1, kNotFiniteItem = 2, kNotFiniteRating = 4;
+
 SCDR_INLINE float pgd_bias(const float* bias, int i) { return bias != nullptr ? bias[i] : 0.0f; }
 
 // c of J hidden units from number j on.
 template <class Pack, int J>
 SCDR_INLINE void pgd_readout(const PgdMlp& mlp, int j, const Pack* item, Pack* readout) {
   Pack sum[J];
-  SCDR_UNROLL
+  SCDR_UNROLL_KNOWN
   for (int i = 0; i < J; ++i) sum[i] = Pack::all(0.0f);
   for (int t = 0; t < mlp.d_target; ++t) {
     const float* weight = mlp.w2 + t * mlp.hidden + j;
-    SCDR_UNROLL
+    SCDR_UNROLL_KNOWN
     for (int i = 0; i < J; ++i) sum[i] = fma(Pack::all(weight[i]), item[t], sum[i]);
   }
-  SCDR_UNROLL
+  SCDR_UNROLL_KNOWN
   for (int i = 0; i < J; ++i) readout[j + i] = sum[i];
 }
 
@@ -61,14 +64,14 @@ SCDR_INLINE void pgd_hidden(const PgdMlp& mlp, int j, const Pack* x, const Pack*
   const int n = D > 0 ? D : mlp.d_source;
   const float* weight = mlp.w1 + j * n;
   Pack unit[J];
-  SCDR_UNROLL
+  SCDR_UNROLL_KNOWN
   for (int i = 0; i < J; ++i) unit[i] = Pack::all(pgd_bias(mlp.b1, j + i));
   SCDR_UNROLL_KNOWN
   for (int k = 0; k < n; ++k) {
-    SCDR_UNROLL
+    SCDR_UNROLL_KNOWN
     for (int i = 0; i < J; ++i) unit[i] = fma(Pack::all(weight[i * n + k]), x[k], unit[i]);
   }
-  SCDR_UNROLL
+  SCDR_UNROLL_KNOWN
   for (int i = 0; i < J; ++i) {
     const Pack h = tanh(unit[i]), c = readout[j + i];
     error = fma(c, h, error);
@@ -76,7 +79,7 @@ SCDR_INLINE void pgd_hidden(const PgdMlp& mlp, int j, const Pack* x, const Pack*
   }
   SCDR_UNROLL_KNOWN
   for (int k = 0; k < n; ++k) {
-    SCDR_UNROLL
+    SCDR_UNROLL_KNOWN
     for (int i = 0; i < J; ++i) slope[k] = fma(Pack::all(weight[i * n + k]), unit[i], slope[k]);
   }
 }

@@ -75,13 +75,16 @@ def pgd_perturb(
     """
     check_perturbation(steps, step_size, radius, inner)
     check_rows(user, item, rating, same_width=mapping is None)
-    if inner == "pgd" and _is_native(user, item, mapping):
-        return _native_tanh_mlp(user, item, rating, mapping, steps, step_size, radius)
+    step_size = resolve_step_size(step_size, user.shape[1])
+    layers = _layers(mapping)
+    if layers is not None and inner == "pgd" and _is_native(user, item, layers[0]):
+        return _native_tanh_mlp(
+            user, item, rating, *layers, steps=steps, step_size=step_size, radius=radius
+        )
     check_finite(user, item, rating)
     with torch.no_grad():
         if steps == 0 or radius == 0 or user.numel() == 0:
             return torch.zeros_like(user)
-        step_size = resolve_step_size(step_size, user.shape[1])
         if mapping is None:
             error = (user * item).sum(1) - rating  # [B]
             return _closed_form(error, item, steps, step_size, radius, inner)
@@ -93,8 +96,10 @@ def pgd_perturb(
             return _closed_form(error, direction, steps, step_size, radius, inner)
         if inner == "exact":
             raise ValueError('inner="exact" needs mapping=None or a torch.nn.Linear')
-        if _is_tanh_mlp(mapping):
-            return _through_tanh_mlp(user, item, rating, mapping, steps, step_size, radius)
+        if layers is not None:
+            return _through_tanh_mlp(
+                user, item, rating, *layers, steps=steps, step_size=step_size, radius=radius
+            )
     return reference.pgd_perturb(
         user, item, rating, mapping, steps=steps, step_size=step_size, radius=radius
     )
@@ -116,57 +121,52 @@ def _closed_form(
     return at_the_ball.clamp_max(steps * step_size) * toward * signs
 
 
-def _is_tanh_mlp(mapping: MappingFunction) -> bool:
-    return type(mapping) is nn.Sequential and [type(layer) for layer in mapping] == [
-        nn.Linear,
-        nn.Tanh,
-        nn.Linear,
-    ]
+def _layers(mapping: MappingFunction | None) -> tuple[nn.Linear, nn.Linear] | None:
+    """The two linear layers of `Linear - Tanh - Linear`, None for any other mapping."""
+    if type(mapping) is not nn.Sequential or len(mapping) != 3:
+        return None
+    first, middle, second = mapping
+    if type(first) is nn.Linear and type(middle) is nn.Tanh and type(second) is nn.Linear:
+        return first, second
+    return None
 
 
-def _is_native(user: Tensor, item: Tensor, mapping: MappingFunction | None) -> bool:
-    if mapping is None or not _is_tanh_mlp(mapping):
-        return False
-    weights: list[Tensor] = list(mapping.parameters())  # type: ignore[attr-defined]
-    widths = (user.shape[1], item.shape[1], len(weights[0]))
+def _is_native(user: Tensor, item: Tensor, first: nn.Linear) -> bool:
+    widths = (user.shape[1], item.shape[1], first.out_features)
     return (
-        user.device.type in DEVICES
+        user.dtype == torch.float32
+        and user.device.type in DEVICES
         and min(widths) >= 1
         and max(widths) <= WIDEST
-        and all(t.dtype == torch.float32 and t.device == user.device for t in (user, *weights))
     )
 
 
-@torch.no_grad()
 def _native_tanh_mlp(
     user: Tensor,
     item: Tensor,
     rating: Tensor,
-    mapping: MappingFunction | None,
+    first: nn.Linear,
+    second: nn.Linear,
+    *,
     steps: int,
-    step_size: float | None,
+    step_size: float,
     radius: float,
 ) -> Tensor:
-    first, second = _layers(mapping)
     for name, tensor, width in (
         ("user", user, first.in_features),
         ("item", item, second.out_features),
     ):
         if tensor.shape[1] != width:
             raise ValueError(f"{name} has width {tensor.shape[1]}, mapping {width}")
+    tensors = (user, item, rating, first.weight, first.bias, second.weight, second.bias)
     try:
-        delta: Tensor = torch.ops.scdr.pgd_perturb_mlp(
-            user.contiguous(),
-            item.contiguous(),
-            rating.contiguous(),
-            first.weight.contiguous(),
-            first.bias,
-            second.weight.contiguous(),
-            second.bias,
-            steps=steps,
-            step_size=resolve_step_size(step_size, user.shape[1]),
-            radius=radius,
-        )
+        with torch.no_grad():
+            delta: Tensor = torch.ops.scdr.pgd_perturb_mlp.default(
+                *[t if t is None else t.contiguous() for t in tensors],
+                steps=steps,
+                step_size=step_size,
+                radius=radius,
+            )
     except RuntimeError as error:
         # The stable ABI turns every exception of native code into a RuntimeError.
         message = str(error)
@@ -176,24 +176,18 @@ def _native_tanh_mlp(
     return delta
 
 
-def _layers(mapping: MappingFunction | None) -> tuple[nn.Linear, nn.Linear]:
-    assert isinstance(mapping, nn.Sequential)
-    first, _, second = mapping
-    assert isinstance(first, nn.Linear) and isinstance(second, nn.Linear)
-    return first, second
-
-
 def _through_tanh_mlp(
     user: Tensor,
     item: Tensor,
     rating: Tensor,
-    mapping: MappingFunction,
+    first: nn.Linear,
+    second: nn.Linear,
+    *,
     steps: int,
     step_size: float,
     radius: float,
 ) -> Tensor:
     """With `c = W2' v` and `s = b2 . v - r`, the error is `c . tanh(W1 (u + delta) + b1) + s`."""
-    first, second = _layers(mapping)
     readout = item @ second.weight  # [B, H]
     shift = -rating if second.bias is None else item @ second.bias - rating  # [B]
     at_user = first(user)  # [B, H]

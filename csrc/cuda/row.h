@@ -1,0 +1,29 @@
+// The pack of rows (see math/pgd_perturb_mlp.h) of a thread: one row.
+#pragma once
+
+#include <cstdint>
+
+#include "math/inline.h"
+
+namespace scdr::cuda {
+
+struct RowPack {
+  static constexpr int width = 1;
+  float x;
+
+  static SCDR_INLINE RowPack all(float s) { return {s}; }
+  static SCDR_INLINE RowPack column(const float* p, std::int64_t, int) { return {*p}; }
+};
+SCDR_INLINE void store_column(float* p, std::int64_t, int, RowPack a) { *p = a.x; }
+SCDR_INLINE RowPack operator+(RowPack a, RowPack b) { return {a.x + b.x}; }
+SCDR_INLINE RowPack operator-(RowPack a, RowPack b) { return {a.x - b.x}; }
+SCDR_INLINE RowPack operator-(RowPack a) { return {-a.x}; }
+SCDR_INLINE RowPack operator*(RowPack a, RowPack b) { return {a.x * b.x}; }
+SCDR_INLINE RowPack operator/(RowPack a, RowPack b) { return {a.x / b.x}; }
+SCDR_INLINE RowPack fma(RowPack a, RowPack b, RowPack c) { return {fmaf(a.x, b.x, c.x)}; }
+SCDR_INLINE RowPack min(RowPack a, RowPack b) { return {a.x < b.x ? a.x : b.x}; }
+SCDR_INLINE RowPack max(RowPack a, RowPack b) { return {a.x > b.x ? a.x : b.x}; }
+SCDR_INLINE RowPack sign(RowPack a) { return {static_cast<float>((a.x > 0.0f) - (a.x < 0.0f))}; }
+SCDR_INLINE RowPack root(RowPack a) { return {sqrtf(a.x)}; }
+
+}  // namespace scdr::cuda
