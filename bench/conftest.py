@@ -27,23 +27,27 @@ def torch_threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
+FIGURES = {"ns_per_rating": "a rating", "ns_per_row_step": "a row and step"}
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """One line for each implementation: its time a rating, and how many times ours that is."""
+    """One line for each implementation: its time, and how many times ours that is."""
     session = getattr(terminalreporter.config, "_benchmarksession", None)
     groups = defaultdict(list)
     for bench in getattr(session, "benchmarks", []):
-        if "ns_per_rating" in bench.extra_info:
-            groups[bench.extra_info["work"]].append(bench.extra_info)
+        for figure in FIGURES:
+            if figure in bench.extra_info:
+                groups[bench.extra_info["work"], figure].append(bench.extra_info)
     if not groups:
         return
-    terminalreporter.section("time a rating" + (" (short mode)" if SHORT else ""))
-    for work, entries in groups.items():
-        terminalreporter.write_line(work)
-        ours = {e["threads"]: e["ns_per_rating"] for e in entries if e["implementation"] == "scdr"}
-        for entry in sorted(entries, key=lambda e: (e["threads"], e["ns_per_rating"])):
+    terminalreporter.section("times" + (" (short mode)" if SHORT else ""))
+    for (work, figure), entries in groups.items():
+        terminalreporter.write_line(f"{work}, {FIGURES[figure]}")
+        ours = {e["threads"]: e[figure] for e in entries if e["implementation"] == "scdr"}
+        for entry in sorted(entries, key=lambda e: (e["threads"], e[figure])):
             own = ours.get(entry["threads"])
-            ratio = f"{entry['ns_per_rating'] / own:8.1f} x" if own else ""
+            ratio = f"{entry[figure] / own:8.1f} x" if own else ""
             terminalreporter.write_line(
                 f"  {entry['implementation']:<18} threads {entry['threads']} "
-                f"{entry['ns_per_rating']:>10.1f} ns {ratio}"
+                f"{entry[figure]:>10.1f} ns {ratio}"
             )
