@@ -27,7 +27,8 @@ constexpr std::int64_t kStaged = 128;
 constexpr std::int64_t kRequested = 256;
 constexpr std::int64_t kMostStaged = 1024;
 // Below this, starting threads costs more than they save.
-constexpr std::int64_t kParallelBatch = 4096;
+constexpr std::int64_t kParallelBatch = 1 << 16;
+constexpr std::int64_t kParallelGrain = 1024;
 constexpr std::int64_t kParallelRows = 1 << 16;
 // From how many visits a row on, on average, copying the tables into padded ones pays.
 constexpr std::int64_t kVisitsWorthPadding = 3;
@@ -199,13 +200,13 @@ class Epoch {
   double compute_parallel(std::int64_t begin, std::int64_t end) {
     const std::int64_t first = staged_;
     torch::stable::parallel_for(
-        0, end - first, kParallelBatch / 4,
+        0, end - first, kParallelGrain,
         [&](std::int64_t from, std::int64_t to) { stage(first + from, first + to); });
     staged_ = end;
     const std::int64_t blocks = (end - begin + kBlock - 1) / kBlock;
     std::vector<double> losses(static_cast<std::size_t>(blocks));
     torch::stable::parallel_for(
-        0, blocks, kParallelBatch / 4 / kBlock, [&](std::int64_t from, std::int64_t to) {
+        0, blocks, kParallelGrain / kBlock, [&](std::int64_t from, std::int64_t to) {
           for (std::int64_t block = from; block < to; ++block) {
             const std::int64_t at = begin + block * kBlock;
             losses[static_cast<std::size_t>(block)] = kernel_.compute(

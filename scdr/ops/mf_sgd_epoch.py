@@ -63,7 +63,7 @@ def mf_sgd_epoch_(
     on sparse embeddings. The last batch may be short.
 
     The result is the same to the bit at any number of threads. Threads are used within a batch of
-    4096 rows or more; smaller ones run on the calling thread, without the GIL. Scratch memory: 16
+    65,536 rows or more; smaller ones run on the calling thread, without the GIL. Scratch memory: 16
     bytes a rating, 8 (d + 16) bytes a row of a batch at most, and, where an epoch visits the rows
     of the tables three times or more on average, an aligned copy of both tables.
 

@@ -229,12 +229,12 @@ def assert_same_bits(first: list[Tensor], second: list[Tensor]) -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("batch_size", [256, 5000, 50_000])
+@pytest.mark.parametrize("batch_size", [256, 70_000, 150_000])  # threads start at 65,536
 @pytest.mark.parametrize("perturbation", [MF, SMF], ids=["mf", "smf"])
 def test_same_bits_at_any_number_of_threads(
     batch_size: int, perturbation: dict[str, Any], threads: None
 ) -> None:
-    tensors = problem(50_000, 10, n_users=700, n_items=300)
+    tensors = problem(150_000, 10, n_users=2100, n_items=900)
     tensors.update(biases(tensors))
     results = []
     for count in (1, 2, 3, 7):
