@@ -87,11 +87,10 @@ def run(settings: Settings, progress: Progress) -> tuple[Path, dict[str, Any]]:
             progress.log_to(partial / "progress.jsonl")
             predictor = METHODS[config.method].fit(split.training, settings.hyper, context)
             with progress.timed("evaluate"):
-                report = _evaluate(settings, loaded, split, predictor, context)
+                predictions = _predict(config, predictor, split, split.test_pairs, split.test)
+                report = _evaluate(settings, loaded, split, predictor, predictions, context)
                 if config.save_predictions:
-                    _write_predictions(
-                        partial / "predictions.parquet", split, _predict(config, predictor, split)
-                    )
+                    _write_predictions(partial / "predictions.parquet", split, predictions)
             _write_folder(partial, settings, loaded, split, predictor, device)
             report["seconds"] = _seconds(progress)
             report["config"] = settings.to_dict()
@@ -196,11 +195,11 @@ def _evaluate(
     loaded: Loaded,
     split: ColdStartSplit,
     predictor: FactorPredictor,
+    predictions: NDArray[np.float32],
     context: FitContext,
 ) -> dict[str, Any]:
     """Everything in the report that does not depend on the clock."""
     config = settings.run
-    predictions = _predict(config, predictor, split)
     test = _metrics(split.test, predictions)
     controls = {name: _control_metrics(name, split, context) for name in CONTROLS}
     report = {
@@ -233,9 +232,14 @@ def _evaluate(
 
 
 def _predict(
-    config: RunConfig, predictor: FactorPredictor, split: ColdStartSplit
+    config: RunConfig,
+    predictor: FactorPredictor,
+    split: ColdStartSplit,
+    pairs: NDArray[np.int32],
+    rows: Interactions,
 ) -> NDArray[np.float32]:
-    predictions = predictor.predict(source_users(split.test_pairs, split.test), split.test.items)
+    """Predictions for the target rows of the users in `pairs`, clipped where the run says so."""
+    predictions = predictor.predict(source_users(pairs, rows), rows.items)
     return _clip(predictions, split) if config.clip else predictions
 
 
@@ -251,14 +255,10 @@ def _metrics(rows: Interactions, predictions: NDArray[np.float32]) -> RatingMetr
 def _validation(
     config: RunConfig, predictor: FactorPredictor, split: ColdStartSplit
 ) -> dict[str, Any] | None:
-    rows = split.training.validation
+    pairs, rows = split.training.validation_pairs, split.training.validation
     if not len(rows):
         return None
-    users = source_users(split.training.validation_pairs, rows)
-    predictions = predictor.predict(users, rows.items)
-    return dataclasses.asdict(
-        _metrics(rows, _clip(predictions, split) if config.clip else predictions)
-    )
+    return dataclasses.asdict(_metrics(rows, _predict(config, predictor, split, pairs, rows)))
 
 
 def _control_metrics(name: str, split: ColdStartSplit, context: FitContext) -> RatingMetrics:

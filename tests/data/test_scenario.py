@@ -97,7 +97,9 @@ def test_same_item_numbers_prove_no_swap() -> None:
 
 
 def test_preflight_accepts_one_common_user() -> None:
-    preflight(cross_domain(_domain(["a", "b"]), _domain(["b", "c"])))
+    domains = cross_domain(_domain(["a", "b"]), _domain(["b", "c"]))
+    preflight(domains)
+    assert domains.overlap_ids.tolist() == ["b"]
 
 
 def test_statistics_by_hand() -> None:

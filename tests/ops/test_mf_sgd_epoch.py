@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from torch import Tensor
 import scdr
 from scdr.ops import mf_sgd_epoch_, reference
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
-
 # One float32 step rounds its products and sums to 6e-8 relative; a row of d = 33 sums 33 products,
 # and a table here takes at most 40 batches of steps whose size is below 1. So 1e-5 on factors of
 # order 1 is two orders above what rounding gives and far below what a wrong term would.
@@ -26,20 +23,6 @@ MF: dict[str, Any] = {}
 SMF: dict[str, Any] = {"steps": 5, "radius": 1.0}  # stopped by the ball
 SHORT: dict[str, Any] = {"steps": 2, "radius": 1.0, "step_size": 0.03}  # not stopped by it
 EXACT: dict[str, Any] = {"steps": 1, "radius": 0.5, "inner": "exact"}
-
-
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> str:
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no usable GPU")
-    return str(request.param)
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def problem(

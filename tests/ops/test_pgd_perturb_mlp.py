@@ -6,7 +6,6 @@ import copy
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,7 @@ from torch import Tensor, nn
 import scdr
 from scdr.ops import pgd_perturb, reference, sharp_mapping_loss
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 Rows = tuple[Tensor, Tensor, Tensor]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> str:
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no usable GPU")
-    return str(request.param)
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def problem(
