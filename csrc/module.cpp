@@ -4,11 +4,14 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <exception>
 #include <limits>
+#include <stdexcept>
 #include <string>
 
 #include "cpu/simd.h"
 #include "k_core.h"
+#include "slices.h"
 
 namespace py = pybind11;
 
@@ -58,6 +61,29 @@ py::array_t<bool> k_core(const py::array& users_array, const py::array& items_ar
   return keep;
 }
 
+// The op between hook and caller knows only std::exception, so that what the hook raised waits
+// here.
+py::object in_slices(const py::function& work, const py::object& progress) {
+  std::exception_ptr raised;
+  const scdr::SliceHook hook = [&](std::int64_t done, std::int64_t total) {
+    const py::gil_scoped_acquire hold;
+    try {
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+      if (!progress.is_none()) progress(done, total);
+    } catch (...) {
+      raised = std::current_exception();
+      throw std::runtime_error("stopped between slices");
+    }
+  };
+  const scdr::SliceHookScope scope(&hook);
+  try {
+    return work();
+  } catch (...) {
+    if (raised) std::rethrow_exception(raised);
+    throw;
+  }
+}
+
 py::dict build_facts() {
   py::dict facts;
   facts["version"] = SCDR_VERSION;
@@ -82,5 +108,9 @@ PYBIND11_MODULE(_C, module, py::mod_gil_not_used()) {
              "users, items: int32 [n]; returns bool [n], True for the rows of the largest subset\n"
              "in which every user and every item has at least k rows. O(n). Releases the GIL.\n"
              "ValueError names the argument that is wrong.");
+  module.def("in_slices", &in_slices, py::arg("work"), py::arg("progress"),
+             "work(), whose ops are interrupted about ten times a second to let signals through\n"
+             "and to call progress(done, total) unless it is None. What either raises ends the op\n"
+             "at that place and comes out here.");
   module.def("build_facts", &build_facts, "What this library was built from and for, as a dict.");
 }

@@ -15,6 +15,7 @@
 #include "cpu/scratch.h"
 #include "cpu/simd.h"
 #include "mf_sgd_epoch_request.h"
+#include "slices.h"
 
 namespace scdr {
 namespace {
@@ -140,6 +141,7 @@ class Epoch {
 
   double run() {
     double loss = 0.0;
+    Slices slices(visits_);
     for (std::int64_t begin = 0; begin < visits_; begin += batch_) {
       const std::int64_t end = std::min(begin + batch_, visits_);
       const bool parallel = worth_threads(end - begin);
@@ -155,6 +157,7 @@ class Epoch {
       } else {
         apply(begin, end);
       }
+      slices.passed(end);
     }
     return loss;
   }

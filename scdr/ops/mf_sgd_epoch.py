@@ -7,6 +7,7 @@ from torch import Tensor
 
 from scdr.ops import _native  # noqa: F401  (registers the op)
 from scdr.ops.perturbation import Inner
+from scdr.ops.slices import SliceProgress, in_slices
 
 
 class SpoiltTablesError(RuntimeError):
@@ -42,6 +43,7 @@ def mf_sgd_epoch_(
     item_bias_penalty: float = 0.0,
     user_inverse_count: Tensor | None = None,
     item_inverse_count: Tensor | None = None,
+    progress: SliceProgress | None = None,
 ) -> Tensor:
     r"""Visit the ratings in `order`, in batches, and take one step of SGD for each batch.
 
@@ -90,6 +92,8 @@ def mf_sgd_epoch_(
         user_inverse_count: float32 [U]; multiplies both user penalties of a rating by the value of
             its user. With 1 / (ratings of the user) a user's penalty is constant over an epoch.
         item_inverse_count: float32 [I]; the same for items.
+        progress: called about ten times a second with the positions of `order` done and in all.
+            What it raises ends the epoch after a whole batch, as Ctrl-C does on the main thread.
 
     All tensors are contiguous and on one device; the tables do not overlap. Tables that require
     gradients are updated, but nothing is recorded: the op is the optimiser.
@@ -104,32 +108,34 @@ def mf_sgd_epoch_(
             that batch is not applied, earlier ones are, and the tables are spoilt.
     """
     try:
-        loss: Tensor = torch.ops.scdr.mf_sgd_epoch_(
-            user,
-            item,
-            users,
-            items,
-            ratings,
-            order,
-            lr=lr,
-            batch_size=batch_size,
-            user_bias=user_bias,
-            item_bias=item_bias,
-            offset=offset,
-            steps=steps,
-            step_size=step_size,
-            radius=radius,
-            inner=inner,
-            user_penalty=user_penalty,
-            item_penalty=item_penalty,
-            user_bias_penalty=user_bias_penalty,
-            item_bias_penalty=item_bias_penalty,
-            user_inverse_count=user_inverse_count,
-            item_inverse_count=item_inverse_count,
+        return in_slices(
+            lambda: torch.ops.scdr.mf_sgd_epoch_(
+                user,
+                item,
+                users,
+                items,
+                ratings,
+                order,
+                lr=lr,
+                batch_size=batch_size,
+                user_bias=user_bias,
+                item_bias=item_bias,
+                offset=offset,
+                steps=steps,
+                step_size=step_size,
+                radius=radius,
+                inner=inner,
+                user_penalty=user_penalty,
+                item_penalty=item_penalty,
+                user_bias_penalty=user_bias_penalty,
+                item_bias_penalty=item_bias_penalty,
+                user_inverse_count=user_inverse_count,
+                item_inverse_count=item_inverse_count,
+            ),
+            progress,
         )
     except RuntimeError as error:
         # The stable ABI turns every exception of native code into a RuntimeError.
         if "tables are spoilt" in str(error):
             raise SpoiltTablesError(str(error)) from error
         raise
-    return loss
