@@ -9,7 +9,13 @@ STABLE_TORCH_LIBRARY(scdr, m) {
       "int steps=0, float? step_size=None, float radius=0.0, str inner=\"pgd\", "
       "float user_penalty=0.0, float item_penalty=0.0, "
       "float user_bias_penalty=0.0, float item_bias_penalty=0.0, "
-      "Tensor? user_inverse_count=None, Tensor? item_inverse_count=None) -> Tensor");
+      "Tensor? user_inverse_count=None, Tensor? item_inverse_count=None, "
+      "float? clip_norm=None, Tensor(e!)? adam_step=None, "
+      "float beta1=0.9, float beta2=0.999, float eps=1e-8, "
+      "Tensor(f!)? user_first=None, Tensor(g!)? user_second=None, "
+      "Tensor(h!)? item_first=None, Tensor(i!)? item_second=None, "
+      "Tensor(j!)? user_bias_first=None, Tensor(k!)? user_bias_second=None, "
+      "Tensor(l!)? item_bias_first=None, Tensor(m!)? item_bias_second=None) -> Tensor");
   m.def(
       "pgd_perturb_mlp(Tensor user, Tensor item, Tensor rating, Tensor w1, Tensor? b1, "
       "Tensor w2, Tensor? b2, *, int steps, float step_size, float radius) -> Tensor");

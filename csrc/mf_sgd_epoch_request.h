@@ -6,12 +6,18 @@
 #include <optional>
 #include <string>
 
+#include "adam.h"
 #include "check.h"
 #include "math/mf_sgd_epoch.h"
 
 namespace scdr {
 
 constexpr const char* kMfSgdEpoch = "mf_sgd_epoch_";
+
+// Adam's moments of one table and of its biases.
+struct MfMomentTensors {
+  std::optional<Tensor> first, second, bias_first, bias_second;
+};
 
 struct MfRequest {
   Tensor user, item;             // float32 [U, d], [I, d]
@@ -22,6 +28,13 @@ struct MfRequest {
   int d;
   Inner inner;
   MfSettings settings;
+  std::optional<double> clip_norm;
+  std::optional<Tensor> adam_step;  // int64 [], on the CPU: batches so far, counted on; or SGD
+  AdamSettings adam;
+  MfMomentTensors user_moments, item_moments;
+
+  // Whether the gradient of a row is needed as a whole, summed over its visits in a batch.
+  bool gathers() const { return clip_norm || adam_step; }
 
   static const float* read(const std::optional<Tensor>& tensor) {
     return tensor ? tensor->const_data_ptr<float>() : nullptr;
@@ -30,6 +43,40 @@ struct MfRequest {
     return tensor ? tensor->mutable_data_ptr<float>() : nullptr;
   }
 };
+
+// There are moments of a table where there are the table and Adam, and they look like the table.
+inline void check_moment(const char* name, const std::optional<Tensor>& moment, bool adam,
+                         const std::optional<Tensor>& table) {
+  const bool wanted = adam && table;
+  check(moment.has_value() == wanted, kMfSgdEpoch, name,
+        wanted ? "is missing" : "is given, but nothing that it belongs to");
+  if (!wanted) return;
+  if (table->dim() == 2)
+    check_tensor(kMfSgdEpoch, name, *moment, ScalarType::Float, {table->size(0), table->size(1)},
+                 *table);
+  else
+    check_tensor(kMfSgdEpoch, name, *moment, ScalarType::Float, {table->size(0)}, *table);
+}
+
+inline void check_adam_request(const MfRequest& request) {
+  const bool adam = request.adam_step.has_value();
+  const MfMomentTensors &user = request.user_moments, &item = request.item_moments;
+  check_moment("adam.first[\"user\"]", user.first, adam, request.user);
+  check_moment("adam.second[\"user\"]", user.second, adam, request.user);
+  check_moment("adam.first[\"item\"]", item.first, adam, request.item);
+  check_moment("adam.second[\"item\"]", item.second, adam, request.item);
+  check_moment("adam.first[\"user_bias\"]", user.bias_first, adam, request.user_bias);
+  check_moment("adam.second[\"user_bias\"]", user.bias_second, adam, request.user_bias);
+  check_moment("adam.first[\"item_bias\"]", item.bias_first, adam, request.item_bias);
+  check_moment("adam.second[\"item_bias\"]", item.bias_second, adam, request.item_bias);
+  if (!adam) return;
+  check_adam(kMfSgdEpoch, request.adam);
+  const Tensor& step = *request.adam_step;
+  check(step.scalar_type() == ScalarType::Long && step.dim() == 0 && step.is_cpu(), kMfSgdEpoch,
+        "adam.step", "must be one int64 on the CPU");
+  const std::int64_t batches = *step.const_data_ptr<std::int64_t>();
+  check(batches >= 0, kMfSgdEpoch, "adam.step", "must not be negative, not ", batches);
+}
 
 // What holds of the arguments without reading any tensor; their indices and ratings are checked by
 // the device that holds them.
@@ -76,7 +123,12 @@ Tensor mf_sgd_epoch(Tensor user, Tensor item, Tensor users, Tensor items, Tensor
                     std::string inner, double user_penalty, double item_penalty,
                     double user_bias_penalty, double item_bias_penalty,
                     std::optional<Tensor> user_inverse_count,
-                    std::optional<Tensor> item_inverse_count) {
+                    std::optional<Tensor> item_inverse_count, std::optional<double> clip_norm,
+                    std::optional<Tensor> adam_step, double beta1, double beta2, double eps,
+                    std::optional<Tensor> user_first, std::optional<Tensor> user_second,
+                    std::optional<Tensor> item_first, std::optional<Tensor> item_second,
+                    std::optional<Tensor> user_bias_first, std::optional<Tensor> user_bias_second,
+                    std::optional<Tensor> item_bias_first, std::optional<Tensor> item_bias_second) {
   const char* op = kMfSgdEpoch;
   check(batch_size >= 1, op, "batch_size", "must be at least 1, not ", batch_size);
   check(std::isfinite(offset), op, "offset", "must be finite, not ", offset);
@@ -90,6 +142,9 @@ Tensor mf_sgd_epoch(Tensor user, Tensor item, Tensor users, Tensor items, Tensor
   check_not_negative(op, "user_bias_penalty", user_bias_penalty);
   check_not_negative(op, "item_bias_penalty", item_bias_penalty);
   if (step_size) check_not_negative(op, "step_size", *step_size);
+  if (clip_norm)
+    check(std::isfinite(*clip_norm) && *clip_norm > 0.0, op, "clip_norm",
+          "must be finite and positive, not ", *clip_norm);
 
   const auto size = [](const Tensor& tensor, std::int64_t axis) {
     return tensor.dim() > axis ? tensor.size(axis) : 0;
@@ -127,17 +182,23 @@ Tensor mf_sgd_epoch(Tensor user, Tensor item, Tensor users, Tensor items, Tensor
                    .item_penalty = static_cast<float>(item_penalty),
                    .user_bias_penalty = static_cast<float>(user_bias_penalty),
                    .item_bias_penalty = static_cast<float>(item_bias_penalty)},
+      .clip_norm = clip_norm,
+      .adam_step = adam_step,
+      .adam = {.lr = lr, .beta1 = beta1, .beta2 = beta2, .eps = eps},
+      .user_moments = {user_first, user_second, user_bias_first, user_bias_second},
+      .item_moments = {item_first, item_second, item_bias_first, item_bias_second},
   };
   check_mf_request(request);
+  check_adam_request(request);
   return run(request);
 }
 
 // Where the tables stop being of use; nothing after it is applied.
-[[noreturn]] inline void throw_not_finite(std::int64_t batch, std::int64_t position,
-                                          std::int64_t row) {
+[[noreturn]] inline void throw_not_finite(const char* what, std::int64_t batch,
+                                          std::int64_t position, std::int64_t row) {
   std::ostringstream message;
-  message << kMfSgdEpoch << ": the error is not finite in batch " << batch << ", at position "
-          << position << " of order (row " << row
+  message << kMfSgdEpoch << ": the " << what << " is not finite in batch " << batch
+          << ", at position " << position << " of order (row " << row
           << "): the tables are spoilt; lower lr or radius, or start from smaller factors";
   throw std::runtime_error(message.str());
 }

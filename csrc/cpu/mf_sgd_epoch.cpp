@@ -114,12 +114,47 @@ void check_order(const Index* order, std::int64_t visits, std::int64_t rows, boo
   if (!good) throw_first_outside("order", order, visits, rows);
 }
 
+// What an epoch keeps where it takes the gradients of a batch as wholes.
+class Gradients {
+ public:
+  Gradients(const MfRequest& request, const MfMoments& moments)
+      : first_user_(static_cast<std::size_t>(request.n_users), -1),
+        first_item_(static_cast<std::size_t>(request.n_items), -1),
+        clip_norm_(request.clip_norm),
+        adam_(request.adam),
+        batches_(request.adam_step ? request.adam_step->mutable_data_ptr<std::int64_t>() : nullptr),
+        moments_(moments) {}
+
+  MfFirstVisits first() { return {first_user_.data(), first_item_.data()}; }
+  bool clips() const { return clip_norm_.has_value(); }
+  const MfMoments& moments() const { return moments_; }
+
+  // How the next batch updates the tables; square_sum: of its gradient, where it is clipped.
+  MfUpdate next(double square_sum) {
+    double scale = 1.0;
+    // As torch.nn.utils.clip_grad_norm_ does.
+    if (clip_norm_) scale = std::min(1.0, *clip_norm_ / (std::sqrt(square_sum) + 1e-6));
+    if (batches_ == nullptr)
+      return {.scale = static_cast<float>(adam_.lr * scale), .adam = false, .step = {}};
+    ++*batches_;
+    return {
+        .scale = static_cast<float>(scale), .adam = true, .step = adam_step_at(adam_, *batches_)};
+  }
+
+ private:
+  std::vector<std::int64_t> first_user_, first_item_;
+  std::optional<double> clip_norm_;
+  AdamSettings adam_;
+  std::int64_t* batches_;
+  MfMoments moments_;
+};
+
 // One epoch; Index is the type of order.
 template <class Index>
 class Epoch {
  public:
   Epoch(const MfRequest& request, const MfKernel& kernel, const MfTables& tables,
-        const MfRating* ratings)
+        const MfMoments& moments, const MfRating* ratings)
       : settings_(request.settings),
         kernel_(kernel),
         ratings_(ratings),
@@ -137,7 +172,10 @@ class Epoch {
         item_bias_step_(request.item_bias ? bias_rows_ : 0),
         tables_(tables),
         steps_{error_.data(), user_step_.data(), item_step_.data(), user_bias_step_.data(),
-               item_bias_step_.data()} {}
+               item_bias_step_.data()} {
+    if (request.gathers()) gradients_.emplace(request, moments);
+    if (request.gathers()) settings_.lr = 1.0f;
+  }
 
   double run() {
     double loss = 0.0;
@@ -146,9 +184,11 @@ class Epoch {
       const std::int64_t end = std::min(begin + batch_, visits_);
       const bool parallel = worth_threads(end - begin);
       const double batch_loss = parallel ? compute_parallel(begin, end) : compute(begin, end);
-      if (!std::isfinite(batch_loss)) report(begin, end);
+      if (!std::isfinite(batch_loss)) report_error(begin, end);
       loss += batch_loss;
-      if (parallel) {
+      if (gradients_) {
+        if (!update(begin, end, parallel)) report_table(begin, end);
+      } else if (parallel) {
         torch::stable::parallel_for(0, threads_, 1, [&](std::int64_t first, std::int64_t last) {
           for (std::int64_t part = first; part < last; ++part)
             kernel_.apply(tables_, visits(), steps_, begin, begin, end,
@@ -206,25 +246,83 @@ class Epoch {
         0, end - first, kParallelGrain,
         [&](std::int64_t from, std::int64_t to) { stage(first + from, first + to); });
     staged_ = end;
+    return sum_blocks(begin, end, true, [&](std::int64_t from, std::int64_t to) {
+      return kernel_.compute(tables_, visits(), settings_, steps_, begin, from, to);
+    });
+  }
+
+  // The sum of term(from, to) over blocks of visits, in their order.
+  template <class Term>
+  static double sum_blocks(std::int64_t begin, std::int64_t end, bool parallel, const Term& term) {
+    double total = 0.0;
+    if (!parallel) {
+      for (std::int64_t at = begin; at < end; at += kBlock)
+        total += term(at, std::min(at + kBlock, end));
+      return total;
+    }
     const std::int64_t blocks = (end - begin + kBlock - 1) / kBlock;
-    std::vector<double> losses(static_cast<std::size_t>(blocks));
+    std::vector<double> terms(static_cast<std::size_t>(blocks));
     torch::stable::parallel_for(
         0, blocks, kParallelGrain / kBlock, [&](std::int64_t from, std::int64_t to) {
           for (std::int64_t block = from; block < to; ++block) {
             const std::int64_t at = begin + block * kBlock;
-            losses[static_cast<std::size_t>(block)] = kernel_.compute(
-                tables_, visits(), settings_, steps_, begin, at, std::min(at + kBlock, end));
+            terms[static_cast<std::size_t>(block)] = term(at, std::min(at + kBlock, end));
           }
         });
-    double loss = 0.0;
-    for (const double block : losses) loss += block;
-    return loss;
+    for (const double block : terms) total += block;
+    return total;
   }
 
-  [[noreturn]] void report(std::int64_t begin, std::int64_t end) {
+  // Takes the gradients of a batch as wholes; returns whether what they left is finite.
+  bool update(std::int64_t begin, std::int64_t end, bool parallel) {
+    const MfFirstVisits first = gradients_->first();
+    const auto gather = [&](std::int64_t part, std::int64_t parts) {
+      kernel_.gather(tables_, visits(), steps_, first, begin, begin, end,
+                     static_cast<std::uint32_t>(part), static_cast<std::uint32_t>(parts));
+    };
+    if (parallel)
+      torch::stable::parallel_for(0, threads_, 1, [&](std::int64_t from, std::int64_t to) {
+        for (std::int64_t part = from; part < to; ++part) gather(part, threads_);
+      });
+    else
+      gather(0, 1);
+    double square_sum = 0.0;
+    if (gradients_->clips())
+      square_sum = sum_blocks(begin, end, parallel, [&](std::int64_t from, std::int64_t to) {
+        return kernel_.square_sum(tables_, visits(), steps_, first, begin, from, to);
+      });
+    const MfUpdate how = gradients_->next(square_sum);
+    const bool finite = all_of(end - begin, parallel, [&](std::int64_t from, std::int64_t to) {
+      return kernel_.update(tables_, gradients_->moments(), visits(), steps_, first, how, begin,
+                            begin + from, begin + to);
+    });
+    return finite;
+  }
+
+  [[noreturn]] void report_error(std::int64_t begin, std::int64_t end) {
     std::int64_t at = begin;
     while (at + 1 < end && std::isfinite(error_[at - begin])) ++at;
-    throw_not_finite(begin / batch_, at, static_cast<std::int64_t>(order_[at]));
+    throw_not_finite("error", begin / batch_, at, static_cast<std::int64_t>(order_[at]));
+  }
+
+  [[noreturn]] void report_table(std::int64_t begin, std::int64_t end) {
+    std::int64_t at = begin;
+    while (at + 1 < end && visited_rows_finite(ratings_[order_[at]])) ++at;
+    throw_not_finite("result", begin / batch_, at, static_cast<std::int64_t>(order_[at]));
+  }
+
+  bool visited_rows_finite(const MfRating& visit) const {
+    const MfMoments& moments = gradients_->moments();
+    return row_finite(tables_.user, visit.user) && row_finite(tables_.item, visit.item) &&
+           row_finite(moments.user_second, visit.user) &&
+           row_finite(moments.item_second, visit.item);
+  }
+
+  bool row_finite(const MfTable& table, std::int64_t i) const {
+    if (table.factors == nullptr) return true;
+    const float* row = table.factors + i * table.stride;
+    return std::all_of(row, row + tables_.d, [](float x) { return std::isfinite(x); }) &&
+           (table.bias == nullptr || std::isfinite(table.bias[i * table.column_stride]));
   }
 
   MfSettings settings_;
@@ -240,6 +338,7 @@ class Epoch {
   Scratch<float> error_, user_step_, item_step_, user_bias_step_, item_bias_step_;
   MfTables tables_;
   MfSteps steps_;
+  std::optional<Gradients> gradients_;
 };
 
 MfTables tables_of(const MfRequest& request) {
@@ -249,6 +348,18 @@ MfTables tables_of(const MfRequest& request) {
           .item = {request.item.mutable_data_ptr<float>(), request.d,
                    MfRequest::write(request.item_bias), read(request.item_inverse_count), 1},
           .d = request.d};
+}
+
+MfMoments moments_of(const MfRequest& request) {
+  if (!request.adam_step) return {};
+  const auto table = [&](const std::optional<Tensor>& moment, const std::optional<Tensor>& bias) {
+    return MfTable{MfRequest::write(moment), request.d, MfRequest::write(bias), nullptr, 1};
+  };
+  const MfMomentTensors &user = request.user_moments, &item = request.item_moments;
+  return {.user_first = table(user.first, user.bias_first),
+          .user_second = table(user.second, user.bias_second),
+          .item_first = table(item.first, item.bias_first),
+          .item_second = table(item.second, item.bias_second)};
 }
 
 template <class Index>
@@ -263,7 +374,8 @@ double run_epoch(const MfRequest& request) {
     tables.user = user.emplace(tables.user, request.n_users, request.d).view();
     tables.item = item.emplace(tables.item, request.n_items, request.d).view();
   }
-  return Epoch<Index>(request, pick_kernel(request), tables, ratings.data()).run();
+  return Epoch<Index>(request, pick_kernel(request), tables, moments_of(request), ratings.data())
+      .run();
 }
 
 Tensor run_on_cpu(const MfRequest& request) {

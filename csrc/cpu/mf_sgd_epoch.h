@@ -47,16 +47,42 @@ struct MfSteps {
   float* item_bias;  // [batch]
 };
 
+// Adam's moments of both tables, laid out as these; null factors: none.
+struct MfMoments {
+  MfTable user_first, user_second, item_first, item_second;
+};
+
+// Where the visits to one row of a table in one batch come together: at the first of them, whose
+// number in the epoch is kept for each row. Below the number of the batch's first visit: not yet
+// visited.
+struct MfFirstVisits {
+  std::int64_t* user;
+  std::int64_t* item;
+};
+
+// The functions take a batch by the number of its first visit, and do the part of it that lies in
+// the visits [begin, end).
 struct MfKernel {
   std::int64_t stride;
-  // Computes the steps of the visits [begin, end) of the batch that starts at visit `batch`, from
-  // the tables as they are; returns the sum of the squared errors.
+  // The steps of the visits, from the tables as they are; returns the sum of the squared errors.
   double (*compute)(const MfTables&, const MfVisits&, const MfSettings&, const MfSteps&,
                     std::int64_t batch, std::int64_t begin, std::int64_t end);
-  // Takes the steps of the visits [begin, end) of that batch off the rows that belong to thread
-  // `part` of `parts`, in order of visit.
+  // Takes the steps off the rows that belong to thread `part` of `parts`, in order of visit.
   void (*apply)(const MfTables&, const MfVisits&, const MfSteps&, std::int64_t batch,
                 std::int64_t begin, std::int64_t end, std::uint32_t part, std::uint32_t parts);
+
+  // Instead of apply, where the gradient of a row is needed as a whole. The steps are gradients
+  // then: learning rate 1. First they are summed up over the visits to a row, in order of visit ...
+  void (*gather)(const MfTables&, const MfVisits&, const MfSteps&, const MfFirstVisits&,
+                 std::int64_t batch, std::int64_t begin, std::int64_t end, std::uint32_t part,
+                 std::uint32_t parts);
+  // ... then their squares are, over the rows first visited here ...
+  double (*square_sum)(const MfTables&, const MfVisits&, const MfSteps&, const MfFirstVisits&,
+                       std::int64_t batch, std::int64_t begin, std::int64_t end);
+  // ... and those rows are updated. Returns whether all of them are finite.
+  bool (*update)(const MfTables&, const MfMoments&, const MfVisits&, const MfSteps&,
+                 const MfFirstVisits&, const MfUpdate&, std::int64_t batch, std::int64_t begin,
+                 std::int64_t end);
 };
 
 // The kernel for d factors, by SIMD level. A plain one knows no biases, counts or penalties.

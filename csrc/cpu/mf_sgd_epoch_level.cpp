@@ -112,9 +112,131 @@ void apply(const MfTables& tables, const MfVisits& visits, const MfSteps& steps,
   }
 }
 
+// A row's visits come together at the first of them.
+template <int D>
+SCDR_INLINE void gather_row(std::int64_t& first, std::int64_t at, std::int64_t batch, int d,
+                            float* step, float* bias_step) {
+  if (first < batch) {
+    first = at;
+    return;
+  }
+  const std::int64_t to = first - batch, from = at - batch;
+  mf_add<PackFor<D>, D>(step + to * stride<D>(d), step + from * stride<D>(d), d);
+  if (bias_step != nullptr) bias_step[to] += bias_step[from];
+}
+
+SCDR_INLINE float* bias_steps(const MfTable& table, float* steps) {
+  return table.bias != nullptr ? steps : nullptr;
+}
+
+template <int D>
+void gather(const MfTables& tables, const MfVisits& visits, const MfSteps& steps,
+            const MfFirstVisits& first, std::int64_t batch, std::int64_t begin, std::int64_t end,
+            std::uint32_t part, std::uint32_t parts) {
+  float* user_bias = bias_steps(tables.user, steps.user_bias);
+  float* item_bias = bias_steps(tables.item, steps.item_bias);
+  for (std::int64_t at = begin; at < end; ++at) {
+    if (at + kAhead < visits.end) {
+      const MfRating& soon = visits.ring[(at + kAhead) & visits.mask];
+      __builtin_prefetch(first.user + soon.user, 1, 3);
+      __builtin_prefetch(first.item + soon.item, 1, 3);
+    }
+    const MfRating& visit = visits.ring[at & visits.mask];
+    if (parts == 1 || owner(visit.user, parts) == part)
+      gather_row<D>(first.user[visit.user], at, batch, tables.d, steps.user, user_bias);
+    if (parts == 1 || owner(visit.item, parts) == part)
+      gather_row<D>(first.item[visit.item], at, batch, tables.d, steps.item, item_bias);
+  }
+}
+
+template <int D>
+SCDR_INLINE double row_square_sum(int d, const float* gradient, const float* bias_gradient) {
+  double total = mf_square_sum<PackFor<D>, D>(gradient, d);
+  if (!(total <= static_cast<double>(__FLT_MAX__))) {  // the squares, or a gradient, are too large
+    total = 0.0;
+    for (int j = 0; j < d; ++j) total += square(gradient[j]);
+  }
+  return bias_gradient != nullptr ? total + square(*bias_gradient) : total;
+}
+
+template <int D>
+double square_sum(const MfTables& tables, const MfVisits& visits, const MfSteps& steps,
+                  const MfFirstVisits& first, std::int64_t batch, std::int64_t begin,
+                  std::int64_t end) {
+  const int d = D > 0 ? D : tables.d;
+  float* user_bias = bias_steps(tables.user, steps.user_bias);
+  float* item_bias = bias_steps(tables.item, steps.item_bias);
+  double total = 0.0;
+  for (std::int64_t at = begin; at < end; ++at) {
+    const MfRating& visit = visits.ring[at & visits.mask];
+    const std::int64_t row = at - batch;
+    if (first.user[visit.user] == at)
+      total += row_square_sum<D>(d, steps.user + row * stride<D>(d),
+                                 user_bias != nullptr ? user_bias + row : nullptr);
+    if (first.item[visit.item] == at)
+      total += row_square_sum<D>(d, steps.item + row * stride<D>(d),
+                                 item_bias != nullptr ? item_bias + row : nullptr);
+  }
+  return total;
+}
+
+// Whether what was written is finite: zero for each value that is, else NaN.
+template <int D>
+struct Written {
+  PackFor<D> factors = PackFor<D>::all(0.0f);
+  PackFor<1> biases = PackFor<1>::all(0.0f);
+
+  bool finite() const { return sum(factors) == 0.0f && sum(biases) == 0.0f; }
+};
+
+template <int D>
+SCDR_INLINE void update_row(const MfTable& table, const MfTable& first, const MfTable& second,
+                            std::int64_t i, int d, const float* gradient,
+                            const float* bias_gradient, const MfUpdate& how, Written<D>& written) {
+  const auto row = [i](const MfTable& of) { return of.factors + i * of.stride; };
+  const auto bias_of = [i](const MfTable& of) { return of.bias + i * of.column_stride; };
+  written.factors = written.factors +
+                    mf_update<PackFor<D>, D>(row(table), row(first), row(second), gradient, d, how);
+  if (table.bias != nullptr)
+    written.biases =
+        written.biases + mf_update<PackFor<1>, 1>(bias_of(table), bias_of(first), bias_of(second),
+                                                  bias_gradient, 1, how);
+}
+
+template <int D>
+bool update(const MfTables& tables, const MfMoments& moments, const MfVisits& visits,
+            const MfSteps& steps, const MfFirstVisits& first, const MfUpdate& how,
+            std::int64_t batch, std::int64_t begin, std::int64_t end) {
+  const int d = D > 0 ? D : tables.d;
+  Written<D> written;
+  for (std::int64_t at = begin; at < end; ++at) {
+    if (at + kAhead < visits.end) {
+      const MfRating& soon = visits.ring[(at + kAhead) & visits.mask];
+      prefetch_row(tables.user, soon.user, d);
+      prefetch_row(tables.item, soon.item, d);
+      if (how.adam) {
+        prefetch_row(moments.user_first, soon.user, d);
+        prefetch_row(moments.user_second, soon.user, d);
+        prefetch_row(moments.item_first, soon.item, d);
+        prefetch_row(moments.item_second, soon.item, d);
+      }
+    }
+    const MfRating& visit = visits.ring[at & visits.mask];
+    const std::int64_t row = at - batch;
+    if (first.user[visit.user] == at)
+      update_row<D>(tables.user, moments.user_first, moments.user_second, visit.user, d,
+                    steps.user + row * stride<D>(d), steps.user_bias + row, how, written);
+    if (first.item[visit.item] == at)
+      update_row<D>(tables.item, moments.item_first, moments.item_second, visit.item, d,
+                    steps.item + row * stride<D>(d), steps.item_bias + row, how, written);
+  }
+  return written.finite();
+}
+
 template <Inner inner, int D, bool plain>
 MfKernel kernel_for(int d) {
-  return {stride<D>(d), compute<inner, D, plain>, apply<D, plain>};
+  return {stride<D>(d), compute<inner, D, plain>, apply<D, plain>, gather<D>, square_sum<D>,
+          update<D>};
 }
 
 template <Inner inner, bool plain>

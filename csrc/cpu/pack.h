@@ -28,6 +28,8 @@ SCDR_PACK_OP Pack1 operator+(Pack1 a, Pack1 b) { return {a.x + b.x}; }
 SCDR_PACK_OP Pack1 operator-(Pack1 a, Pack1 b) { return {a.x - b.x}; }
 SCDR_PACK_OP Pack1 operator*(Pack1 a, Pack1 b) { return {a.x * b.x}; }
 SCDR_PACK_OP Pack1 fma(Pack1 a, Pack1 b, Pack1 c) { return {a.x * b.x + c.x}; }
+SCDR_PACK_OP Pack1 operator/(Pack1 a, Pack1 b) { return {a.x / b.x}; }
+SCDR_PACK_OP Pack1 root(Pack1 a) { return {Pack1::root(a.x)}; }
 SCDR_PACK_OP Pack1 abs(Pack1 a) { return {__builtin_fabsf(a.x)}; }
 SCDR_PACK_OP int nonzero(Pack1 a) { return a.x != 0.0f; }
 SCDR_PACK_OP Pack1 sign(Pack1 a) { return {static_cast<float>((a.x > 0.0f) - (a.x < 0.0f))}; }
@@ -83,6 +85,8 @@ SCDR_PACK_OP Pack8 operator+(Pack8 a, Pack8 b) { return {_mm256_add_ps(a.x, b.x)
 SCDR_PACK_OP Pack8 operator-(Pack8 a, Pack8 b) { return {_mm256_sub_ps(a.x, b.x)}; }
 SCDR_PACK_OP Pack8 operator*(Pack8 a, Pack8 b) { return {_mm256_mul_ps(a.x, b.x)}; }
 SCDR_PACK_OP Pack8 fma(Pack8 a, Pack8 b, Pack8 c) { return {_mm256_fmadd_ps(a.x, b.x, c.x)}; }
+SCDR_PACK_OP Pack8 operator/(Pack8 a, Pack8 b) { return {_mm256_div_ps(a.x, b.x)}; }
+SCDR_PACK_OP Pack8 root(Pack8 a) { return {_mm256_sqrt_ps(a.x)}; }
 SCDR_PACK_OP Pack8 abs(Pack8 a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.x)}; }
 SCDR_PACK_OP __m256 nonzero_mask(Pack8 a) {
   return _mm256_cmp_ps(a.x, _mm256_setzero_ps(), _CMP_NEQ_UQ);
@@ -118,6 +122,8 @@ SCDR_PACK_OP Pack16 operator+(Pack16 a, Pack16 b) { return {_mm512_add_ps(a.x, b
 SCDR_PACK_OP Pack16 operator-(Pack16 a, Pack16 b) { return {_mm512_sub_ps(a.x, b.x)}; }
 SCDR_PACK_OP Pack16 operator*(Pack16 a, Pack16 b) { return {_mm512_mul_ps(a.x, b.x)}; }
 SCDR_PACK_OP Pack16 fma(Pack16 a, Pack16 b, Pack16 c) { return {_mm512_fmadd_ps(a.x, b.x, c.x)}; }
+SCDR_PACK_OP Pack16 operator/(Pack16 a, Pack16 b) { return {_mm512_div_ps(a.x, b.x)}; }
+SCDR_PACK_OP Pack16 root(Pack16 a) { return {_mm512_sqrt_ps(a.x)}; }
 SCDR_PACK_OP Pack16 abs(Pack16 a) { return {_mm512_abs_ps(a.x)}; }
 SCDR_PACK_OP __mmask16 nonzero_mask(Pack16 a) {
   return _mm512_cmp_ps_mask(a.x, _mm512_setzero_ps(), _CMP_NEQ_UQ);

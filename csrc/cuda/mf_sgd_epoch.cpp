@@ -46,6 +46,8 @@ void throw_if_wrong(const cuda::MfWrong& wrong, const cuda::MfRatings& ratings, 
 Tensor run_on_cuda(const MfRequest& request) {
   const Tensor& user = request.user;
   check(user.is_cuda(), kMfSgdEpoch, "user", "must be on a CUDA device");
+  check(!request.adam_step, kMfSgdEpoch, "adam", "works on the CPU only");
+  check(!request.clip_norm, kMfSgdEpoch, "clip_norm", "works on the CPU only");
   const int device = user.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
   void* stream = torch::stable::accelerator::getCurrentStream(device).nativeHandle();
@@ -113,7 +115,7 @@ Tensor run_on_cuda(const MfRequest& request) {
   };
   const std::int64_t bad = cuda::mf_epoch(epoch, device, stream);
   if (bad != cuda::kNone)
-    throw_not_finite(bad / batch, bad,
+    throw_not_finite("error", bad / batch, bad,
                      cuda::read_index(ratings.order32, ratings.order64, bad, device, stream));
   return loss;
 }

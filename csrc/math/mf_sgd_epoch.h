@@ -9,6 +9,7 @@
 //   abs(x), sign(x), sum(x), nonzero(x), and Pack::root(s) of a scalar
 #pragma once
 
+#include "math/adam.h"
 #include "math/inline.h"
 
 namespace scdr {
@@ -130,6 +131,60 @@ SCDR_INLINE void mf_apply(float* x, const float* step, int d) {
   SCDR_UNROLL
   for (int j = 0; j < n; j += Pack::width)
     store(x + j, n - j, Pack::load(x + j, n - j) - Pack::load_padded(step + j, n - j));
+}
+
+// sum += step.
+template <class Pack, int D>
+SCDR_INLINE void mf_add(float* sum, const float* step, int d) {
+  const int n = D > 0 ? D : d;
+  SCDR_UNROLL
+  for (int j = 0; j < n; j += Pack::width)
+    store_padded(sum + j, n - j,
+                 Pack::load_padded(sum + j, n - j) + Pack::load_padded(step + j, n - j));
+}
+
+template <class Pack, int D>
+SCDR_INLINE float mf_square_sum(const float* gradient, int d) {
+  const int n = D > 0 ? D : d;
+  Pack squares = Pack::all(0.0f);
+  SCDR_UNROLL
+  for (int j = 0; j < n; j += Pack::width) {
+    const Pack g = Pack::load(gradient + j, n - j);
+    squares = fma(g, g, squares);
+  }
+  return sum(squares);
+}
+
+// What becomes of the gradient of a row of a table, which its visits in a batch have summed up.
+struct MfUpdate {
+  float scale;  // multiplies it: clipping, and for SGD the learning rate
+  bool adam;
+  AdamStep step;  // of Adam
+};
+
+// x[0, d) moves against its gradient. Returns zeros, or NaN somewhere where a value that was
+// written is not finite.
+template <class Pack, int D>
+SCDR_INLINE Pack mf_update(float* x, float* first, float* second, const float* gradient, int d,
+                           const MfUpdate& update) {
+  const int n = D > 0 ? D : d;
+  const Pack zero = Pack::all(0.0f);
+  Pack wrong = zero;
+  SCDR_UNROLL
+  for (int j = 0; j < n; j += Pack::width) {
+    Pack taken = Pack::all(update.scale) * Pack::load(gradient + j, n - j);
+    if (update.adam) {
+      Pack m = Pack::load(first + j, n - j), v = Pack::load(second + j, n - j);
+      taken = adam_step(m, v, taken, update.step);
+      store(first + j, n - j, m);
+      store(second + j, n - j, v);
+      wrong = fma(v, zero, wrong);
+    }
+    const Pack moved = Pack::load(x + j, n - j) - taken;
+    store(x + j, n - j, moved);
+    wrong = fma(moved, zero, wrong);
+  }
+  return wrong;
 }
 
 }  // namespace scdr

@@ -1,11 +1,14 @@
-"""One epoch of minibatch SGD on L_MF or L_SMF, in place."""
+"""One epoch of minibatch SGD or Adam on L_MF or L_SMF, in place."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from scdr.ops import _native  # noqa: F401  (registers the op)
+from scdr.ops.adam import AdamState
 from scdr.ops.perturbation import Inner
 from scdr.ops.slices import SliceProgress, in_slices
 
@@ -43,9 +46,11 @@ def mf_sgd_epoch_(
     item_bias_penalty: float = 0.0,
     user_inverse_count: Tensor | None = None,
     item_inverse_count: Tensor | None = None,
+    clip_norm: float | None = None,
+    adam: AdamState | None = None,
     progress: SliceProgress | None = None,
 ) -> Tensor:
-    r"""Visit the ratings in `order`, in batches, and take one step of SGD for each batch.
+    r"""Visit the ratings in `order`, in batches, and take one step of SGD or Adam for each batch.
 
     The loss of a batch is a sum over its rows, with user vector u, item vector v, rating r:
 
@@ -64,10 +69,17 @@ def mf_sgd_epoch_(
     those of a user or item that occurs in several rows add up. This is what `torch.optim.SGD` does
     on sparse embeddings. The last batch may be short.
 
+    With `clip_norm` the gradient of a batch, all tables together, is scaled down to that l2 norm
+    where it is longer, as by `torch.nn.utils.clip_grad_norm_`. With `adam` it goes into the moments
+    of the rows that occur in the batch, and those rows move by them, as by
+    `torch.optim.SparseAdam`; other rows and their moments rest. For both, what several ratings ask
+    of one row is summed up first, in order of visit.
+
     The result is the same to the bit at any number of threads. Threads are used within a batch of
     65,536 rows or more; smaller ones run on the calling thread, without the GIL. Scratch memory: 16
     bytes a rating, 8 (d + 16) bytes a row of a batch at most, and, where an epoch visits the rows
-    of the tables three times or more on average, an aligned copy of both tables.
+    of the tables three times or more on average, an aligned copy of both tables; with `clip_norm`
+    or `adam` 8 bytes a row of the tables.
 
     Args:
         user: float32 [U, d], user factors, written to; d from 1 to 256.
@@ -92,6 +104,9 @@ def mf_sgd_epoch_(
         user_inverse_count: float32 [U]; multiplies both user penalties of a rating by the value of
             its user. With 1 / (ratings of the user) a user's penalty is constant over an epoch.
         item_inverse_count: float32 [I]; the same for items.
+        clip_norm: largest l2 norm of the gradient of a batch, positive; None does not clip.
+        adam: Adam's settings and moments of the tables "user" and "item", and of "user_bias" and
+            "item_bias" where they are given; written to, `step` included. None is SGD.
         progress: called about ten times a second with the positions of `order` done and in all.
             What it raises ends the epoch after a whole batch, as Ctrl-C does on the main thread.
 
@@ -104,9 +119,13 @@ def mf_sgd_epoch_(
 
     Raises:
         RuntimeError: an argument is wrong; it is named, and nothing has been written.
+        ValueError: `adam` has moments of other tables than are given.
         SpoiltTablesError: an error e is not finite. Batch, position in `order` and row are named;
-            that batch is not applied, earlier ones are, and the tables are spoilt.
+            that batch is not applied, earlier ones are, and the tables are spoilt. So are the
+            moments; `adam.step` counts the batches that went into them.
     """
+    tables = {"user": user, "item": item, "user_bias": user_bias, "item_bias": item_bias}
+    moments, count = _flat(adam, {name for name, table in tables.items() if table is not None})
     try:
         return in_slices(
             lambda: torch.ops.scdr.mf_sgd_epoch_(
@@ -131,6 +150,8 @@ def mf_sgd_epoch_(
                 item_bias_penalty=item_bias_penalty,
                 user_inverse_count=user_inverse_count,
                 item_inverse_count=item_inverse_count,
+                clip_norm=clip_norm,
+                **moments,
             ),
             progress,
         )
@@ -139,3 +160,25 @@ def mf_sgd_epoch_(
         if "tables are spoilt" in str(error):
             raise SpoiltTablesError(str(error)) from error
         raise
+    finally:
+        if adam is not None and count is not None:
+            adam.step = int(count)
+
+
+def _flat(adam: AdamState | None, tables: set[str]) -> tuple[dict[str, Any], Tensor | None]:
+    """The native op's arguments for `adam`, and the tensor in which it counts batches."""
+    if adam is None:
+        return {}, None
+    for name, moments in (("first", adam.first), ("second", adam.second)):
+        if moments.keys() != tables:
+            raise ValueError(
+                f"adam.{name} is of {sorted(moments)}; the tables given are {sorted(tables)}"
+            )
+    count = torch.tensor(adam.step, dtype=torch.int64)
+    arguments = {
+        f"{table}_{moment}": moments[table]
+        for moment, moments in (("first", adam.first), ("second", adam.second))
+        for table in tables
+    }
+    settings = {"beta1": adam.beta1, "beta2": adam.beta2, "eps": adam.eps}
+    return {**arguments, **settings, "adam_step": count}, count

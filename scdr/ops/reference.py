@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from scdr.ops.adam import AdamState
 from scdr.ops.perturbation import Inner, MappingFunction, resolve_step_size, row_norms
 
 
@@ -78,22 +79,23 @@ def mf_sgd_epoch_(
     item_bias_penalty: float = 0.0,
     user_inverse_count: Tensor | None = None,
     item_inverse_count: Tensor | None = None,
+    clip_norm: float | None = None,
+    adam: AdamState | None = None,
 ) -> Tensor:
     """`scdr.ops.mf_sgd_epoch_`, batch after batch, with gradients by autograd (Eq. 10, 15)."""
-    no_bias_u, no_bias_i = user.new_zeros(len(user)), item.new_zeros(len(item))
+    tables = {
+        "user": user,
+        "item": item,
+        "user_bias": user.new_zeros(len(user)) if user_bias is None else user_bias,
+        "item_bias": item.new_zeros(len(item)) if item_bias is None else item_bias,
+    }
     total = torch.zeros((), dtype=torch.float64, device=user.device)
     for rows in order.long().split(batch_size):
         if len(rows) == 0:
             continue
         i, j = users[rows].long(), items[rows].long()  # [B]
-        tables = [
-            user,
-            item,
-            no_bias_u if user_bias is None else user_bias,
-            no_bias_i if item_bias is None else item_bias,
-        ]
         with torch.enable_grad():
-            leaves = [table.detach().requires_grad_() for table in tables]
+            leaves = [table.detach().requires_grad_() for table in tables.values()]
             u, v = leaves[0][i], leaves[1][j]  # [B, d]
             b_u, b_i = leaves[2][i], leaves[3][j]  # [B]
             rest = offset + b_u + b_i - ratings[rows]
@@ -115,9 +117,33 @@ def mf_sgd_epoch_(
             )
             gradients = torch.autograd.grad((error.square() + penalty).sum(), leaves)
         total += error.detach().double().square().sum()
+        gradient = dict(zip(tables, gradients, strict=True))
+        if user_bias is None:
+            del gradient["user_bias"]
+        if item_bias is None:
+            del gradient["item_bias"]
+        scale = torch.ones((), dtype=user.dtype, device=user.device)
+        if clip_norm is not None:
+            norm = sum(g.square().sum() for g in gradient.values()) ** 0.5
+            scale = (clip_norm / (norm + 1e-6)).clamp_max(1.0)
+        if adam is not None:
+            adam.step += 1
         with torch.no_grad():
-            for table, gradient in zip(tables, gradients, strict=True):
-                table.sub_(lr * gradient)
-            no_bias_u.zero_()
-            no_bias_i.zero_()
+            for name, g in gradient.items():
+                if adam is None:
+                    tables[name].sub_(lr * scale * g)
+                else:
+                    visited = (i if name.startswith("user") else j).unique()
+                    _adam_update(adam, name, tables[name], visited, scale * g[visited], lr)
     return total
+
+
+def _adam_update(
+    adam: AdamState, name: str, table: Tensor, rows: Tensor, gradient: Tensor, lr: float
+) -> None:
+    """The moments of these rows take in their gradient, and the rows move by them."""
+    first, second = adam.first[name], adam.second[name]
+    first[rows] += (1 - adam.beta1) * (gradient - first[rows])
+    second[rows] += (1 - adam.beta2) * (gradient.square() - second[rows])
+    size = lr * (1 - adam.beta2**adam.step) ** 0.5 / (1 - adam.beta1**adam.step)
+    table[rows] -= size * first[rows] / (second[rows].sqrt() + adam.eps)

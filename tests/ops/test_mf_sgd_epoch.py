@@ -14,6 +14,7 @@ from torch import Tensor
 
 import scdr
 from scdr.ops import mf_sgd_epoch_, reference
+from scdr.ops.adam import AdamState
 
 # One float32 step rounds its products and sums to 6e-8 relative; a row of d = 33 sums 33 products,
 # and a table here takes at most 40 batches of steps whose size is below 1. So 1e-5 on factors of
@@ -414,11 +415,18 @@ def test_schema_function_and_reference_take_the_same_arguments() -> None:
     schema = torch.ops.scdr.mf_sgd_epoch_.default._schema
     whole = inspect.signature(mf_sgd_epoch_)
     computing = [p for name, p in whole.parameters.items() if name != "progress"]
-    function = whole.replace(parameters=computing)
-    assert inspect.signature(reference.mf_sgd_epoch_) == function
-    assert [argument.name for argument in schema.arguments] == list(function.parameters)
-    for argument in schema.arguments:
-        parameter = function.parameters[argument.name]
+    assert inspect.signature(reference.mf_sgd_epoch_) == whole.replace(parameters=computing)
+    function = {p.name: p for p in computing if p.name != "adam"}
+    moments = {f"{table}_{moment}" for table in WRITTEN for moment in ("first", "second")}
+    flat = {argument.name: argument for argument in schema.arguments[len(function) :]}
+    assert flat.keys() == moments | {"adam_step", "beta1", "beta2", "eps"}
+    for name, argument in flat.items():
+        assert argument.kwarg_only and argument.default_value == getattr(AdamState(), name, None)
+        written = argument.alias_info is not None and argument.alias_info.is_write
+        assert written == (name in moments | {"adam_step"})
+    assert [argument.name for argument in schema.arguments[: len(function)]] == list(function)
+    for argument in schema.arguments[: len(function)]:
+        parameter = function[argument.name]
         assert argument.kwarg_only == (parameter.kind is inspect.Parameter.KEYWORD_ONLY)
         if argument.has_default_value():
             assert argument.default_value == parameter.default
