@@ -93,8 +93,17 @@ class Progress:
         return self._finished.get(name, 0.0) + running
 
     def cancel(self) -> None:
-        """Make every stage end at its next epoch, in whatever thread it runs."""
+        """Make every stage end at its next epoch or slice of one, in whatever thread it runs."""
         self._cancelled.set()
+
+    def end_if_cancelled(self, stage: str) -> None:
+        """For a stage to call within long epochs.
+
+        Raises:
+            CancelledError: `cancel` was called.
+        """
+        if self._cancelled.is_set():
+            raise CancelledError(stage)
 
     @contextmanager
     def stage(self, name: str, epochs: int) -> Iterator[Advance]:
@@ -105,8 +114,7 @@ class Progress:
 
         def advance(**values: float) -> None:
             nonlocal epoch
-            if self._cancelled.is_set():
-                raise CancelledError(name)
+            self.end_if_cancelled(name)
             epoch += 1
             shown = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
             self._bars.update(task, advance=1, values=shown, done=f"{epoch}/{epochs}")

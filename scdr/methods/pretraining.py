@@ -29,6 +29,7 @@ def pretrain_domain(
             device=context.device,
             advance=advance,
             stage=stage,
+            between_slices=lambda done, total: context.progress.end_if_cancelled(stage),
         )
 
 
@@ -60,7 +61,7 @@ def pretrain_domains(
         try:
             _join((source, target))
         except BaseException:
-            # The pool waits for the other domain: let it end at its next epoch.
+            # The pool waits for the other domain: let it end at its next slice.
             context.progress.cancel()
             raise
         return source.result(), target.result()

@@ -16,7 +16,9 @@ from scdr.hyperparameters import STRICT, Count, NonNegative, Positive, PositiveC
 from scdr.models.biases import fit_biases
 from scdr.models.factors import Factors
 from scdr.ops import mf_sgd_epoch_
+from scdr.ops.adam import AdamState
 from scdr.ops.mf_sgd_epoch import SpoiltTablesError
+from scdr.ops.slices import SliceProgress
 from scdr.progress import Advance
 
 
@@ -32,12 +34,16 @@ class PretrainConfig:
     """Passes over the ratings, in all."""
     sharp_epochs: Count = 20
     """How many of the last epochs minimise the sharp loss (SMF); 0 is plain PMF."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """Optimiser; Adam updates a user's or item's moments only in batches that hold it."""
     learning_rate: Positive = 0.02
-    """Learning rate of SGD on sums over a batch."""
+    """Learning rate, on sums over a batch."""
     final_learning_rate: Positive | None = 0.001
     """Learning rate of the last epoch, reached on a straight line; None keeps it constant."""
     batch_size: PositiveCount = 256
     """Ratings a batch; gradients are taken at its start and summed over it."""
+    clip_norm: Positive | None = None
+    """The gradient of a batch is scaled down to this l2 norm; None leaves it."""
     radius: NonNegative = 0.05
     """Radius rho of the perturbation of user factors, in their own units."""
     steps: Count = 5
@@ -89,6 +95,7 @@ def pretrain(
     device: torch.device,
     advance: Advance,
     stage: str,
+    between_slices: SliceProgress | None = None,
 ) -> Factors:
     """Train the factors of one domain.
 
@@ -99,6 +106,7 @@ def pretrain(
         device: where to train.
         advance: told of each epoch and its `loss`, the root mean squared (perturbed) error.
         stage: name of this training in error messages.
+        between_slices: called about ten times a second within an epoch; may raise to end it.
 
     Raises:
         DivergenceError: the factors left the finite numbers.
@@ -116,6 +124,14 @@ def pretrain(
             _inverse_counts(interactions.items, interactions.n_items, device),
         )
     )
+    adam = None
+    if config.optimizer == "adam":
+        adam = AdamState.zeros(
+            user=factors.user,
+            item=factors.item,
+            user_bias=factors.user_bias,
+            item_bias=factors.item_bias,
+        )
     for epoch in range(config.epochs):
         order = torch.from_numpy(generator.permutation(len(interactions))).to(device)
         sharp = epoch >= config.epochs - config.sharp_epochs
@@ -142,6 +158,9 @@ def pretrain(
                 item_bias_penalty=config.item_bias_penalty,
                 user_inverse_count=inverse_counts[0],
                 item_inverse_count=inverse_counts[1],
+                clip_norm=config.clip_norm,
+                adam=adam,
+                progress=between_slices,
             )
         except SpoiltTablesError as error:
             raise DivergenceError(

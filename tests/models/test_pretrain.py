@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from scdr.data import from_columns, planted
+from scdr.data import Interactions, from_columns, planted
 from scdr.errors import DivergenceError
 from scdr.models import PretrainConfig, pretrain, target_items
 from scdr.models.mf import PAPER_PRETRAIN
+from scdr.progress import CancelledError, Progress
 
 CPU = torch.device("cpu")
 
@@ -24,19 +27,23 @@ def checkerboard(n: int = 20) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return users, items, np.where((users + items) % 2 == 0, 5.0, 1.0).astype(np.float32)
 
 
-@pytest.mark.parametrize("sharp_epochs", [0, 30])
-def test_completes_a_checkerboard(sharp_epochs: int) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [{"sharp_epochs": 0}, {"sharp_epochs": 30}, {"optimizer": "adam"}, {"clip_norm": 100.0}],
+    ids=["mf", "smf", "adam", "clipped"],
+)
+def test_completes_a_checkerboard(changes: dict[str, Any]) -> None:
     users, items, ratings = checkerboard()
     hidden = np.random.default_rng(0).random(len(users)) < 0.2
     data = from_columns(users, items, ratings)
     config = PretrainConfig(
         dimension=4,
         epochs=150,
-        sharp_epochs=sharp_epochs,
         radius=0.02,
         user_penalty=0.1,
         item_penalty=0.1,
         batch_size=32,
+        **changes,
     )
     factors = pretrain(
         data.take(~hidden), config, seed=(0,), device=CPU, advance=silent, stage="target"
@@ -97,3 +104,40 @@ def test_divergence_names_the_stage_and_what_to_lower() -> None:
             advance=silent,
             stage="source",
         )
+
+
+def test_clipped_gradients_do_not_diverge() -> None:
+    users, items, ratings = checkerboard()
+    config = replace(PAPER_PRETRAIN, learning_rate=50.0, clip_norm=1e-3)
+    factors = pretrain(
+        from_columns(users, items, ratings),
+        config,
+        seed=(0,),
+        device=CPU,
+        advance=silent,
+        stage="source",
+    )
+    assert factors.user.isfinite().all() and factors.item.isfinite().all()
+
+
+def test_a_cancelled_stage_ends_within_an_epoch() -> None:
+    ids = np.arange(1_000_000, dtype=np.int32) % 1000
+    names = np.array([str(i) for i in range(1000)], dtype=object)
+    data = Interactions(
+        ids, ids, np.ones(len(ids), np.float32), np.zeros(len(ids), np.int64), names, names
+    )
+    config = replace(PAPER_PRETRAIN, dimension=256, epochs=1, initial_std=0.01)
+    progress = Progress()
+    timer = threading.Timer(0.2, progress.cancel)
+    timer.start()
+    with pytest.raises(CancelledError):
+        while True:  # a fast machine may finish an epoch before it is cancelled
+            pretrain(
+                data,
+                config,
+                seed=(0,),
+                device=CPU,
+                advance=silent,
+                stage="source",
+                between_slices=lambda done, total: progress.end_if_cancelled("source"),
+            )

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-import scdr
 from scdr.ops import mf_sgd_epoch_, reference
 from scdr.ops.adam import AdamState
 from scdr.ops.mf_sgd_epoch import SpoiltTablesError
@@ -109,7 +104,7 @@ def train_with_torch(
                 visited = (i if name.startswith("user") else j).unique()
                 assert table.grad is not None
                 table.grad = torch.sparse_coo_tensor(
-                    visited[None], table.grad[visited], table.shape, is_coalesced=True
+                    visited[None], table.grad[visited], table.shape, check_invariants=True
                 )
         optimiser.step()
     return {name: table.detach() for name, table in tables.items()}
@@ -230,44 +225,6 @@ def test_same_bits_at_any_number_of_threads(batch_size: int, adam: bool, threads
         results.append(everything(loss, arguments))
     for result in results[1:]:
         assert all(torch.equal(result[name], results[0][name]) for name in result)
-
-
-ALONE = """
-import sys, torch
-from scdr.ops import mf_sgd_epoch_
-from scdr.ops.adam import AdamState
-from scdr import build_info
-problems = torch.load(sys.argv[1])
-for tensors in problems.values():
-    names = ("user", "item", "user_bias", "item_bias")
-    adam = AdamState.zeros(**{name: tensors[name] for name in names})
-    mf_sgd_epoch_(**tensors, lr=0.01, batch_size=32, clip_norm=20.0, adam=adam)
-torch.save({"simd": build_info().simd, "problems": problems}, sys.argv[2])
-"""
-
-
-@pytest.mark.skipif(len(scdr.build_info().simd_compiled) == 1, reason="one SIMD level here")
-@pytest.mark.parametrize("level", scdr.build_info().simd_compiled)
-def test_every_simd_level(level: str, tmp_path: Path) -> None:
-    problems = {str(d): problem(300, d) for d in (1, 3, 7, 8, 10, 16, 31, 64)}
-    torch.save(problems, tmp_path / "in.pt")
-    finished = subprocess.run(
-        [sys.executable, "-c", ALONE, str(tmp_path / "in.pt"), str(tmp_path / "out.pt")],
-        env={**os.environ, "SCDR_SIMD": level},
-        capture_output=True,
-        text=True,
-    )
-    if "no such SIMD level here" in finished.stderr:
-        pytest.skip(f"this processor has no {level}")
-    assert finished.returncode == 0, finished.stderr
-    output = torch.load(tmp_path / "out.pt")
-    assert output["simd"] == level
-    for d, tensors in problems.items():
-        expected = in_double(tensors)
-        adam = AdamState.zeros(**tables_of(expected))
-        reference.mf_sgd_epoch_(**expected, lr=0.01, batch_size=32, clip_norm=20.0, adam=adam)
-        for name, table in tables_of(expected).items():
-            torch.testing.assert_close(output["problems"][d][name].double(), table, **TOLERANCE)
 
 
 def test_divergence_leaves_a_count_of_the_batches_that_were_applied() -> None:

@@ -264,12 +264,14 @@ def test_parameters_that_require_gradients() -> None:
 ALONE = """
 import sys, torch
 from scdr.ops import mf_sgd_epoch_
+from scdr.ops.adam import AdamState
 from scdr import build_info
-tensors = torch.load(sys.argv[1])
-for name, d in ((name, int(name)) for name in list(tensors)):
-    arguments = tensors[name]
-    arguments["loss"] = mf_sgd_epoch_(**arguments, lr=0.003, batch_size=64, steps=5, radius=1.0)
-torch.save({"simd": build_info().simd, "tensors": tensors}, sys.argv[2])
+cases = torch.load(sys.argv[1])
+for tensors, settings, adam in cases:
+    if adam:
+        settings["adam"] = AdamState.zeros(user=tensors["user"], item=tensors["item"])
+    tensors["loss"] = mf_sgd_epoch_(**tensors, **settings)
+torch.save({"simd": build_info().simd, "tensors": [case[0] for case in cases]}, sys.argv[2])
 """
 
 
@@ -277,9 +279,14 @@ torch.save({"simd": build_info().simd, "tensors": tensors}, sys.argv[2])
 @pytest.mark.parametrize("level", scdr.build_info().simd_compiled)
 def test_every_simd_level(level: str, tmp_path: Path) -> None:
     """Levels differ only in how they round, so each is as near to the reference as any."""
-    sizes = (1, 3, 5, 7, 8, 10, 16, 31, 64)
-    inputs = {str(d): problem(300, d) for d in sizes}
-    torch.save(inputs, tmp_path / "in.pt")
+    settings: dict[str, Any] = {"lr": 0.003, "batch_size": 64, **SMF}
+    clipped = {**settings, "clip_norm": 20.0}
+    cases = [
+        (problem(300, d), dict(how), adam)
+        for d in (1, 3, 5, 7, 8, 10, 16, 31, 64)
+        for how, adam in ((settings, False), (clipped, True))
+    ]
+    torch.save(cases, tmp_path / "in.pt")
     finished = subprocess.run(
         [sys.executable, "-c", ALONE, str(tmp_path / "in.pt"), str(tmp_path / "out.pt")],
         env={**os.environ, "SCDR_SIMD": level},
@@ -291,10 +298,10 @@ def test_every_simd_level(level: str, tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     output = torch.load(tmp_path / "out.pt")
     assert output["simd"] == level
-    for size, arguments in inputs.items():
-        expected = in_double(arguments)
-        loss = reference.mf_sgd_epoch_(**expected, lr=0.003, batch_size=64, **SMF)
-        actual = output["tensors"][size]
+    for (tensors, how, adam), actual in zip(cases, output["tensors"], strict=True):
+        expected = in_double(tensors)
+        state = AdamState.zeros(user=expected["user"], item=expected["item"]) if adam else None
+        loss = reference.mf_sgd_epoch_(**expected, **how, adam=state)
         torch.testing.assert_close(actual["loss"], loss, **TOLERANCE)
         for name in ("user", "item"):
             torch.testing.assert_close(actual[name].double(), expected[name], **TOLERANCE)
