@@ -19,5 +19,8 @@ STABLE_TORCH_LIBRARY(scdr, m) {
   m.def(
       "pgd_perturb_mlp(Tensor user, Tensor item, Tensor rating, Tensor w1, Tensor? b1, "
       "Tensor w2, Tensor? b2, *, int steps, float step_size, float radius) -> Tensor");
+  m.def(
+      "recommend_topk(Tensor user_vectors, Tensor item_vectors, int k, *, Tensor? offsets=None, "
+      "Tensor? exclude_offsets=None, Tensor? exclude_items=None) -> (Tensor, Tensor)");
   m.def("tanh(Tensor x) -> Tensor");
 }

@@ -26,6 +26,11 @@ struct RowPack {
   Vector x;
 
   static RowPack all(float s) { return {s - Vector{}}; }
+  static RowPack load(const float* p) {
+    RowPack a;
+    __builtin_memcpy(&a.x, p, sizeof(a.x));
+    return a;
+  }
   static RowPack column(const float* p, std::int64_t stride, int n) {
     RowPack a{};
     for (int i = 0; i < n; ++i) a.x[i] = p[i * stride];
@@ -35,6 +40,7 @@ struct RowPack {
 SCDR_INLINE void store_column(float* p, std::int64_t stride, int n, RowPack a) {
   for (int i = 0; i < n; ++i) p[i * stride] = a.x[i];
 }
+SCDR_INLINE void store(float* p, RowPack a) { __builtin_memcpy(p, &a.x, sizeof(a.x)); }
 
 SCDR_INLINE RowPack operator+(RowPack a, RowPack b) { return {a.x + b.x}; }
 SCDR_INLINE RowPack operator-(RowPack a, RowPack b) { return {a.x - b.x}; }
@@ -53,6 +59,9 @@ SCDR_INLINE RowPack fma(RowPack a, RowPack b, RowPack c) {
 SCDR_INLINE RowPack min(RowPack a, RowPack b) { return {_mm512_min_ps(a.x, b.x)}; }
 SCDR_INLINE RowPack max(RowPack a, RowPack b) { return {_mm512_max_ps(a.x, b.x)}; }
 SCDR_INLINE RowPack root(RowPack a) { return {_mm512_sqrt_ps(a.x)}; }
+SCDR_INLINE unsigned where_at_least(RowPack a, RowPack b) {
+  return _mm512_cmp_ps_mask(a.x, b.x, _CMP_GE_OQ);
+}
 #elif defined(SCDR_LEVEL_AVX2)
 SCDR_INLINE RowPack fma(RowPack a, RowPack b, RowPack c) {
   return {_mm256_fmadd_ps(a.x, b.x, c.x)};
@@ -60,6 +69,9 @@ SCDR_INLINE RowPack fma(RowPack a, RowPack b, RowPack c) {
 SCDR_INLINE RowPack min(RowPack a, RowPack b) { return {_mm256_min_ps(a.x, b.x)}; }
 SCDR_INLINE RowPack max(RowPack a, RowPack b) { return {_mm256_max_ps(a.x, b.x)}; }
 SCDR_INLINE RowPack root(RowPack a) { return {_mm256_sqrt_ps(a.x)}; }
+SCDR_INLINE unsigned where_at_least(RowPack a, RowPack b) {
+  return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(a.x, b.x, _CMP_GE_OQ)));
+}
 #else
 SCDR_INLINE RowPack fma(RowPack a, RowPack b, RowPack c) { return {a.x * b.x + c.x}; }
 SCDR_INLINE RowPack min(RowPack a, RowPack b) { return {a.x < b.x ? a.x : b.x}; }
@@ -67,6 +79,11 @@ SCDR_INLINE RowPack max(RowPack a, RowPack b) { return {a.x > b.x ? a.x : b.x}; 
 SCDR_INLINE RowPack root(RowPack a) {
   for (int i = 0; i < RowPack::width; ++i) a.x[i] = __builtin_sqrtf(a.x[i]);
   return a;
+}
+SCDR_INLINE unsigned where_at_least(RowPack a, RowPack b) {
+  unsigned bits = 0;
+  for (int i = 0; i < RowPack::width; ++i) bits |= (a.x[i] >= b.x[i] ? 1u : 0u) << i;
+  return bits;
 }
 #endif
 

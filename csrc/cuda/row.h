@@ -12,6 +12,7 @@ struct RowPack {
   float x;
 
   static SCDR_INLINE RowPack all(float s) { return {s}; }
+  static SCDR_INLINE RowPack load(const float* p) { return {*p}; }
   static SCDR_INLINE RowPack column(const float* p, std::int64_t, int) { return {*p}; }
 };
 SCDR_INLINE void store_column(float* p, std::int64_t, int, RowPack a) { *p = a.x; }

@@ -147,3 +147,48 @@ def _adam_update(
     second[rows] += (1 - adam.beta2) * (gradient.square() - second[rows])
     size = lr * (1 - adam.beta2**adam.step) ** 0.5 / (1 - adam.beta1**adam.step)
     table[rows] -= size * first[rows] / (second[rows].sqrt() + adam.eps)
+
+
+def recommend_topk(
+    user_vectors: Tensor,
+    item_vectors: Tensor,
+    k: int,
+    *,
+    offsets: Tensor | None = None,
+    exclude_offsets: Tensor | None = None,
+    exclude_items: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`scdr.ops.recommend_topk`: all scores, summed in the same order, sorted stably."""
+    n_users, n_items = len(user_vectors), len(item_vectors)
+    scores = user_vectors.new_zeros(n_users, n_items)
+    if offsets is not None:
+        scores += offsets
+    for factor in range(user_vectors.shape[1]):
+        scores = scores + user_vectors[:, factor, None] * item_vectors[None, :, factor]
+    left = torch.full((n_users,), n_items, device=scores.device)
+    if exclude_offsets is not None and exclude_items is not None:
+        for user in range(n_users):
+            excluded = exclude_items[exclude_offsets[user] : exclude_offsets[user + 1]].long()
+            scores[user, excluded] = -torch.inf
+            left[user] -= len(excluded.unique())
+    best, items = scores.sort(dim=1, descending=True, stable=True)
+    missing = max(k - n_items, 0)
+    best = torch.nn.functional.pad(best[:, :k], (0, missing), value=-torch.inf)
+    items = torch.nn.functional.pad(items[:, :k], (0, missing), value=-1)
+    return best, items.where(torch.arange(k, device=left.device) < left[:, None], -1)
+
+
+def fgsm_perturb(
+    user: Tensor,
+    item: Tensor,
+    rating: Tensor,
+    mapping: MappingFunction | None = None,
+    *,
+    eps: float,
+) -> Tensor:
+    """`scdr.ops.fgsm_perturb`, with the gradient by autograd (Eq. 19)."""
+    with torch.enable_grad():
+        at = user.detach().requires_grad_()
+        error = ((at if mapping is None else mapping(at)) * item).sum(1) - rating
+        (gradient,) = torch.autograd.grad((error**2).sum(), at)
+    return eps * gradient.sgn()
