@@ -27,7 +27,11 @@ def torch_threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-FIGURES = {"ns_per_rating": "a rating", "ns_per_row_step": "a row and step"}
+FIGURES = {
+    "ns_per_rating": "a rating",
+    "ns_per_row_step": "a row and step",
+    "ns_per_user": "a user",
+}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
