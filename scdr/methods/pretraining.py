@@ -45,14 +45,16 @@ def _join(futures: Iterable[Future[Factors]]) -> None:
 def pretrain_domains(
     data: TrainingData, config: PretrainConfig, context: FitContext
 ) -> tuple[Factors, Factors]:
-    """Source and target factors, on two cores where there are two.
+    """Source and target factors, on two cores where there are two and the optimiser uses them.
 
     Raises:
         DivergenceError: the factors left the finite numbers.
     """
+    # Dense Adam is many short calls, in two threads slowed down by the lock that they share.
+    workers = 1 if config.optimizer == "dense_adam" else min(context.threads, 2)
     with (
         context.progress.timed("pretrain"),
-        ThreadPoolExecutor(max_workers=min(context.threads, 2)) as pool,
+        ThreadPoolExecutor(max_workers=workers) as pool,
     ):
         source, target = (
             pool.submit(pretrain_domain, interactions, config, context, domain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from scdr.data import Interactions
 from scdr.errors import DivergenceError
 from scdr.hyperparameters import STRICT, Count, NonNegative, Positive, PositiveCount
 from scdr.models.biases import fit_biases
+from scdr.models.dense_adam import DenseAdamEpoch
 from scdr.models.factors import Factors
 from scdr.ops import mf_sgd_epoch_
 from scdr.ops.adam import AdamState
@@ -34,14 +36,15 @@ class PretrainConfig:
     """Passes over the ratings, in all."""
     sharp_epochs: Count = 20
     """How many of the last epochs minimise the sharp loss (SMF); 0 is plain PMF."""
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    """Optimiser; Adam updates a user's or item's moments only in batches that hold it."""
+    optimizer: Literal["sgd", "adam", "dense_adam"] = "sgd"
+    """Optimiser. Adam moves the users and items of a batch and their moments; dense Adam, as on
+    dense embeddings, every user and item in every batch: much slower on large tables."""
     learning_rate: Positive = 0.02
-    """Learning rate, on sums over a batch."""
+    """Learning rate, on sums over a batch; of dense Adam on means."""
     final_learning_rate: Positive | None = 0.001
     """Learning rate of the last epoch, reached on a straight line; None keeps it constant."""
     batch_size: PositiveCount = 256
-    """Ratings a batch; gradients are taken at its start and summed over it."""
+    """Ratings a batch; gradients are taken at its start."""
     clip_norm: Positive | None = None
     """The gradient of a batch is scaled down to this l2 norm; None leaves it."""
     radius: NonNegative = 0.05
@@ -85,6 +88,12 @@ PAPER_PRETRAIN = PretrainConfig(
     keep_untrained=True,
 )
 """The paper's pretraining; what it leaves open is closed as in docs/protocol.md, P3 and P4."""
+
+DENSE_ADAM_PRETRAIN = dataclasses.replace(
+    PAPER_PRETRAIN, optimizer="dense_adam", epochs=10, steps=0
+)
+"""The pretraining in the published code of PTUPCDR (github.com/easezyc/WSDM2022-PTUPCDR), which
+holds EMCDR too: Adam at 0.01, batch 256, 10 epochs, no penalties, factors from N(0, 1)."""
 
 
 def pretrain(
@@ -132,11 +141,13 @@ def pretrain(
             user_bias=factors.user_bias,
             item_bias=factors.item_bias,
         )
+    dense = config.optimizer == "dense_adam"
+    train_epoch = DenseAdamEpoch(factors) if dense else partial(mf_sgd_epoch_, adam=adam)
     for epoch in range(config.epochs):
         order = torch.from_numpy(generator.permutation(len(interactions))).to(device)
         sharp = epoch >= config.epochs - config.sharp_epochs
         try:
-            squared_error = mf_sgd_epoch_(
+            squared_error = train_epoch(
                 factors.user,
                 factors.item,
                 users,
@@ -159,7 +170,6 @@ def pretrain(
                 user_inverse_count=inverse_counts[0],
                 item_inverse_count=inverse_counts[1],
                 clip_norm=config.clip_norm,
-                adam=adam,
                 progress=between_slices,
             )
         except SpoiltTablesError as error:
