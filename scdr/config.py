@@ -65,7 +65,7 @@ class RunConfig:
     seed: Seed = 0
     """Seed of the split, the initial weights and the order of the ratings."""
     method: str = DEFAULT_METHOD
-    """Method to train: tgt, emcdr, task_mapping, scdr_minus or scdr."""
+    """Method to train; docs/methods.md lists them."""
     preset: Literal["default", "paper"] = "default"
     """Hyper-parameters to start from: what serves a user best, or the paper's."""
     clip: bool = True

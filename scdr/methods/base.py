@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,16 @@ from numpy.typing import NDArray
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from scdr.data import TrainingData, source_users
+from scdr.data import Interactions, TrainingData, source_users
 from scdr.errors import InputError
-from scdr.models import TargetItems
+from scdr.methods.saving import describe, restore
+from scdr.models import Biases, TargetItems, fit_biases
 from scdr.models.mapping import MappingRows
+from scdr.models.personal import PersonalMapping
 from scdr.ops.threads import one_thread
-from scdr.progress import Progress
+from scdr.progress import Advance, Progress
+
+_PREFIX = "mapping."
 
 UNKNOWN = -1
 """Index of a user or item of which nothing is known."""
@@ -41,6 +46,21 @@ class FitContext:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     threads: int = 1
     progress: Progress = field(default_factory=Progress)
+    _biases: dict[Interactions, Biases] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def biases(self, interactions: Interactions) -> Biases:
+        """`fit_biases` of one domain, worked out once for all fits with this context."""
+        if interactions not in self._biases:  # by identity
+            self._biases[interactions] = fit_biases(interactions)
+        return self._biases[interactions]
+
+    @contextmanager
+    def mapping_stage(self, epochs: int) -> Iterator[Advance]:
+        """The stage that trains the mapping, timed; the block calls what it is given each epoch."""
+        with self.progress.timed("mapping"), self.progress.stage("mapping", epochs) as advance:
+            yield advance
 
 
 @dataclass(frozen=True)
@@ -52,7 +72,7 @@ class FactorPredictor:
 
     Attributes:
         source_vectors: `[U_s, d_source]` float32.
-        mapping: f_U, or None for the identity.
+        mapping: f_U, or None for the identity: one network for all users, or a `PersonalMapping`.
         items: target items, the last one standing for an item never seen.
     """
 
@@ -96,8 +116,21 @@ class FactorPredictor:
 
     def user_vectors(self, users: Tensor) -> Tensor:
         """`f_U(source_vectors[users])`, `[K, d_target]`."""
-        vectors = self.source_vectors[users]
-        return vectors if self.mapping is None else self.mapping(vectors)
+        return self.map_vectors(self.source_vectors[users], users)
+
+    def map_vectors(self, vectors: Tensor, users: Tensor) -> Tensor:
+        """`f_U(vectors)`, `[K, d_target]`, differentiable in the vectors.
+
+        Args:
+            vectors: `[K, d_source]`, such as users' vectors with a perturbation added.
+            users: `[K]` int64, the source user of each vector. It matters only to a
+                `PersonalMapping`, which maps with this user's bridge whatever the vector.
+        """
+        if self.mapping is None:
+            return vectors
+        personal = isinstance(self.mapping, PersonalMapping)
+        mapped: Tensor = self.mapping(vectors, users) if personal else self.mapping(vectors)
+        return mapped
 
     def save(
         self,
@@ -114,6 +147,9 @@ class FactorPredictor:
             user_ids: ids of the source users `[U_s]`.
             item_ids: ids of the target items `[I]`.
             metadata: anything JSON holds.
+
+        Raises:
+            TypeError: a mapping of a kind that can't be saved.
         """
         tensors = {
             "user_ids": _bytes_of(user_ids),
@@ -123,16 +159,9 @@ class FactorPredictor:
             "items.offsets": self.items.offsets,
             "items.priors": self.items.priors,
         }
-        layers: list[list[int | bool | str]] = []
-        for index, layer in enumerate(_layers(self.mapping)):
-            if isinstance(layer, nn.Linear):
-                layers.append(
-                    ["linear", layer.in_features, layer.out_features, layer.bias is not None]
-                )
-                tensors |= {f"mapping.{index}.{k}": v for k, v in layer.state_dict().items()}
-            else:
-                layers.append(["tanh"])
-        header = {"metadata": dict(metadata), "mapping": layers}
+        description, weights = describe(self.mapping)
+        tensors |= {_PREFIX + name: value for name, value in weights.items()}
+        header = {"metadata": dict(metadata), "mapping": description}
         apart = {
             name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
         }
@@ -159,7 +188,12 @@ class FactorPredictor:
         items = TargetItems(
             tensors["items.vectors"], tensors["items.offsets"], tensors["items.priors"]
         )
-        mapping = _restore_mapping(header["mapping"], tensors)
+        weights = {
+            name.removeprefix(_PREFIX): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(_PREFIX)
+        }
+        mapping = restore(header["mapping"], weights)
         return SavedModel(
             predictor=cls(tensors["source_vectors"], mapping, items),
             user_ids=_ids_of(tensors["user_ids"]),
@@ -245,23 +279,3 @@ def _indices(name: str, values: NDArray[np.integer], size: int) -> Tensor:
     if len(result) and not (int(result.min()) >= UNKNOWN and int(result.max()) < size):
         raise ValueError(f"{name} holds an index outside -1 to {size - 1}")
     return result
-
-
-def _layers(mapping: nn.Module | None) -> list[nn.Module]:
-    if mapping is None:
-        return []
-    return list(mapping) if isinstance(mapping, nn.Sequential) else [mapping]
-
-
-def _restore_mapping(layers: list[list[Any]], tensors: Mapping[str, Tensor]) -> nn.Module | None:
-    modules: list[nn.Module] = []
-    for index, (kind, *shape) in enumerate(layers):
-        if kind == "tanh":
-            modules.append(nn.Tanh())
-            continue
-        layer = nn.Linear(shape[0], shape[1], bias=shape[2]).requires_grad_(False)
-        layer.load_state_dict({k: tensors[f"mapping.{index}.{k}"] for k in layer.state_dict()})
-        modules.append(layer)
-    if not modules:
-        return None
-    return modules[0] if len(modules) == 1 else nn.Sequential(*modules)

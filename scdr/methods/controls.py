@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scdr.data import TrainingData, source_users
 from scdr.hyperparameters import STRICT
 from scdr.methods.base import FactorPredictor, FitContext, Method
-from scdr.models import TargetItems, fit_biases
+from scdr.models import TargetItems
 
 Column = NDArray[np.float64]
 
@@ -35,12 +35,12 @@ class ControlConfig:
     __pydantic_config__ = STRICT
 
 
-def _global_mean(data: TrainingData) -> tuple[Column, Column, float]:
+def _global_mean(data: TrainingData, context: FitContext) -> tuple[Column, Column, float]:
     mean = float(data.target.ratings.mean(dtype=np.float64))
     return np.zeros(data.source.n_users), np.full(data.target.n_items, mean), mean
 
 
-def _item_mean(data: TrainingData) -> tuple[Column, Column, float]:
+def _item_mean(data: TrainingData, context: FitContext) -> tuple[Column, Column, float]:
     target = data.target
     mean = float(target.ratings.mean(dtype=np.float64))
     count = np.bincount(target.items, minlength=target.n_items)
@@ -48,16 +48,18 @@ def _item_mean(data: TrainingData) -> tuple[Column, Column, float]:
     return np.zeros(data.source.n_users), mean + total / (count + 5.0), mean
 
 
-def _bias_transfer(data: TrainingData) -> tuple[Column, Column, float]:
-    source, target = fit_biases(data.source), fit_biases(data.target)
+def _bias_transfer(data: TrainingData, context: FitContext) -> tuple[Column, Column, float]:
+    source, target = context.biases(data.source), context.biases(data.target)
     intercept, slope = ridge_line(
         source.user[data.train_pairs[:, 0]], target.user[data.train_pairs[:, 1]], penalty=1.0
     )
     return intercept + slope * source.user, target.mean + target.item, target.mean
 
 
-def _bias_transfer_weighted(data: TrainingData) -> tuple[Column, Column, float]:
-    source, target = fit_biases(data.source), fit_biases(data.target)
+def _bias_transfer_weighted(
+    data: TrainingData, context: FitContext
+) -> tuple[Column, Column, float]:
+    source, target = context.biases(data.source), context.biases(data.target)
     rows = data.target.take(np.isin(data.target.users, data.train_pairs[:, 1]))
     intercept, slope = ridge_line(
         source.user[source_users(data.train_pairs, rows)],
@@ -79,12 +81,12 @@ def ridge_line(x: Column, y: Column, *, penalty: float) -> tuple[float, float]:
 def _control(
     name: str,
     title: str,
-    offsets: Callable[[TrainingData], tuple[Column, Column, float]],
+    offsets: Callable[[TrainingData, FitContext], tuple[Column, Column, float]],
     *,
     cross_domain: bool,
 ) -> Method:
     def fit(data: TrainingData, config: ControlConfig, context: FitContext) -> FactorPredictor:
-        user, item, unseen = offsets(data)
+        user, item, unseen = offsets(data, context)
         item_offsets = torch.from_numpy(np.append(item, unseen).astype(np.float32))  # [I + 1]
         items = TargetItems(
             vectors=torch.ones(len(item_offsets), 1), offsets=item_offsets, priors=item_offsets

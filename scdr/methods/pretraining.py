@@ -9,13 +9,19 @@ from scdr.data import Interactions, TrainingData
 from scdr.methods.base import FitContext
 from scdr.models import Factors, PretrainConfig, pretrain
 
-_DOMAINS = ("source", "target")
+_DOMAINS = ("source", "target", "joint")
 
 
 def pretrain_domain(
     interactions: Interactions, config: PretrainConfig, context: FitContext, domain: str
 ) -> Factors:
     """The factors of one domain; what is random depends on the seed and the domain alone.
+
+    Args:
+        interactions: training ratings.
+        config: hyper-parameters.
+        context: seed, device, progress.
+        domain: "source", "target", or "joint" for the rows of both at once.
 
     Raises:
         DivergenceError: the factors left the finite numbers.
@@ -58,7 +64,7 @@ def pretrain_domains(
     ):
         source, target = (
             pool.submit(pretrain_domain, interactions, config, context, domain)
-            for interactions, domain in zip((data.source, data.target), _DOMAINS, strict=True)
+            for interactions, domain in ((data.source, "source"), (data.target, "target"))
         )
         try:
             _join((source, target))

@@ -43,10 +43,7 @@ def fit(data: TrainingData, config: ScdrConfig, context: FitContext) -> FactorPr
     """
     source, target = pretrain_domains(data, config.pretrain, context)
     items = target_items(target, data.target, keep_untrained=config.pretrain.keep_untrained)
-    with (
-        context.progress.timed("mapping"),
-        context.progress.stage("mapping", config.mapping.epochs) as advance,
-    ):
+    with context.mapping_stage(config.mapping.epochs) as advance:
         mapping, source_vectors = train_mapping(
             source.user_vectors(),
             items,

@@ -39,6 +39,12 @@ class Factors:
             return self.user
         return torch.cat([self.user, self.user_bias[:, None]], dim=1)
 
+    def item_vectors(self) -> Tensor:
+        """All that the model knows of each item: `[I, d]`, or `[I, d + 1]` with the bias last."""
+        if self.item_bias is None:
+            return self.item
+        return torch.cat([self.item, self.item_bias[:, None]], dim=1)
+
 
 @dataclass(frozen=True, slots=True)
 class TargetItems:

@@ -6,12 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from scdr.data import ColdStartSplit, cold_start_split, planted, source_users
 from scdr.evaluation import rating_metrics
 from scdr.methods import CONTROLS, METHODS, FitContext
-from scdr.methods.emcdr import VectorMappingConfig, _train
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +20,7 @@ def taste() -> tuple[ColdStartSplit, float]:
 
 
 def rmse(name: str, split: ColdStartSplit) -> float:
-    method = (METHODS | CONTROLS)[name]
+    method = {**METHODS, **CONTROLS}[name]
     predictor = method.fit(split.training, method.presets["default"], FitContext(threads=2))
     users = source_users(split.test_pairs, split.test)
     predictions = predictor.predict(users, split.test.items).clip(1, 5)
@@ -34,18 +32,6 @@ def test_a_mapping_carries_planted_taste(name: str, taste: tuple[ColdStartSplit,
     split, best = taste
     control = rmse("bias_transfer", split)
     assert (control - rmse(name, split)) / (control - best) > 1 / 3
-
-
-@pytest.mark.parametrize("kind", ["linear", "mlp"])
-def test_emcdr_finds_a_linear_map(kind: str) -> None:
-    generator = torch.Generator().manual_seed(0)
-    source = torch.randn(500, 6, generator=generator)
-    truth = torch.randn(6, 4, generator=generator) / 4
-    config = VectorMappingConfig(kind=kind, epochs=100)
-    mapping = _train(source, source @ truth, config, seed=1, advance=lambda **_: None)
-    fresh = torch.randn(200, 6, generator=generator)
-    error = (mapping(fresh) - fresh @ truth).norm() / (fresh @ truth).norm()
-    assert error < (1e-3 if kind == "linear" else 0.15)
 
 
 def test_ablations_are_scdr_with_k_zero() -> None:
