@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tomli_w
 import tyro
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 
 from scdr.errors import InputError
 from scdr.hyperparameters import STRICT, Count, Positive, Seed
 from scdr.methods import METHODS
+from scdr.options import checked, given, overlay, read_toml, to_toml
 
 DEFAULT_METHOD = "scdr"
 NOT_KEPT = ("out", "overwrite")
 """Options that say where a run goes, not what it is; they are not written to config.toml."""
-_NONE = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """What to run, on which data, where."""
+class DataConfig:
+    """Where the ratings of a pair of domains come from."""
 
     __pydantic_config__ = STRICT
 
@@ -54,6 +49,12 @@ class RunConfig:
     """Standard deviation of the taste term of synthetic ratings, in rating units."""
     data_seed: Seed = 0
     """Seed of synthetic data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(DataConfig):
+    """What to run, on which data, where."""
+
     core: Count = 5
     """Ratings that every user and every item keeps at least, in both domains."""
     strict: bool = False
@@ -96,7 +97,7 @@ class Settings:
 
     def to_toml(self) -> str:
         """config.toml: complete, so that `--config` on it repeats the run."""
-        return tomli_w.dumps(_replace(self.to_dict(), None, _NONE))
+        return to_toml(self.to_dict())
 
 
 def read_settings(arguments: Sequence[str], *, program: str) -> Settings:
@@ -106,15 +107,9 @@ def read_settings(arguments: Sequence[str], *, program: str) -> Settings:
         InputError: an unknown method, preset or key, or a value out of range.
         SystemExit: status 2 on an unknown option, 0 after `--help`.
     """
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("--config", "--method", "--preset"):
-        early.add_argument(name, nargs="?")
-    chosen, _ = early.parse_known_args([_dashes(a) for a in arguments])
-    config = {} if chosen.config is None else _read_toml(chosen.config)
-    base = from_dict(
-        config | {k: v for k in ("method", "preset") if (v := getattr(chosen, k)) is not None},
-        where=chosen.config,
-    )
+    chosen = given(arguments, ("config", "method", "preset"))
+    file = chosen.pop("config", None)
+    base = from_dict(({} if file is None else read_toml(file)) | chosen, where=file)
     command = dataclasses.make_dataclass(
         "Command",
         [
@@ -134,13 +129,13 @@ def read_settings(arguments: Sequence[str], *, program: str) -> Settings:
         prog=program,
         description=_DESCRIPTION,
         args=list(arguments),
-        default=command(run=base.run, hyper=base.hyper, config=chosen.config),
+        default=command(run=base.run, hyper=base.hyper, config=file),
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     unchecked = Settings(run=parsed.run, hyper=parsed.hyper)
-    checked = from_dict(unchecked.to_dict(), where="command line")
+    settings = from_dict(unchecked.to_dict(), where="command line")
     places = {name: getattr(parsed.run, name) for name in NOT_KEPT}
-    return dataclasses.replace(checked, run=dataclasses.replace(checked.run, **places))
+    return dataclasses.replace(settings, run=dataclasses.replace(settings.run, **places))
 
 
 def from_dict(values: Mapping[str, Any], *, where: str | None = None) -> Settings:
@@ -151,84 +146,41 @@ def from_dict(values: Mapping[str, Any], *, where: str | None = None) -> Setting
     """
     names = {f.name for f in dataclasses.fields(RunConfig)}
     method = values.get("method", DEFAULT_METHOD)
+    preset = values.get("preset", "default")
+    start = hyperparameters(method, preset, where=where)
+    sections = {k: v for k, v in values.items() if k not in names}
+    run = PRESET_RUN[preset] | {k: v for k, v in values.items() if k in names}
+    return Settings(
+        run=checked(RunConfig, run, where=where),
+        hyper=checked(type(start), overlay(dataclasses.asdict(start), sections), where=where),
+    )
+
+
+def hyperparameters(method: str, preset: str, *, where: str | None = None) -> Any:
+    """The hyper-parameters of a method's preset.
+
+    Raises:
+        InputError: there is no such method or preset.
+    """
     if method not in tuple(METHODS):
         raise InputError(
             f"unknown method {method!r}", where=where, fix=f"choose one of {', '.join(METHODS)}"
         )
     presets = METHODS[method].presets
-    preset = values.get("preset", "default")
     if preset not in tuple(presets):
         raise InputError(
             f"unknown preset {preset!r}", where=where, fix=f"choose one of {', '.join(presets)}"
         )
-    start = dataclasses.asdict(presets[preset])
-    sections = {k: v for k, v in values.items() if k not in names}
-    run = _PRESET_RUN[preset] | {k: v for k, v in values.items() if k in names}
-    try:
-        return Settings(
-            run=_check(RunConfig, run),
-            hyper=_check(type(presets[preset]), _overlay(start, sections)),
-        )
-    except ValidationError as error:
-        raise _one_line(error, where=where) from error
+    return presets[preset]
 
 
-_PRESET_RUN: dict[str, dict[str, Any]] = {
+PRESET_RUN: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {"validation_fraction": 0.0, "clip": False},
 }
+"""What a preset changes beside hyper-parameters."""
 
 _DESCRIPTION = (
     "Train a cross-domain recommender on users of both domains and evaluate it on users that the "
     "target domain has never seen, beside the controls it must beat."
 )
-
-
-def _read_toml(path: str) -> dict[str, Any]:
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")  # with or without a byte order mark
-        values: dict[str, Any] = _replace(tomllib.loads(text), _NONE, None)
-        return values
-    except OSError as error:
-        raise InputError(
-            f"the config can't be read: {error.strerror}", where=path, fix="check the path"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"not valid TOML: {error}", where=path, fix="mend the file") from error
-
-
-def _check(kind: type, values: Mapping[str, Any]) -> Any:
-    """By way of JSON, from which alone pydantic makes dataclasses without bending any type."""
-    return TypeAdapter(kind).validate_json(json.dumps(values, default=str))
-
-
-def _overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _overlay(merged[key], value) if nested else value
-    return merged
-
-
-def _replace(value: Any, old: object, new: object) -> Any:
-    """TOML has no null: None is written as "none"."""
-    if isinstance(value, dict):
-        return {k: _replace(v, old, new) for k, v in value.items()}
-    return new if value == old else value
-
-
-def _one_line(error: ValidationError, *, where: str | None) -> InputError:
-    problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return InputError(
-            f"unknown key {key!r}", where=where, fix="remove it; --help lists what there is"
-        )
-    reason = problem["msg"][0].lower() + problem["msg"][1:]
-    return InputError(f"{key} is {problem['input']!r}", where=where, fix=reason)
-
-
-def _dashes(argument: str) -> str:
-    """Take --some_option for --some-option, as tyro does."""
-    name, equals, value = argument.partition("=")
-    return name.replace("_", "-") + equals + value if argument.startswith("--") else argument
