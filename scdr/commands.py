@@ -35,11 +35,11 @@ def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str])
             main(arguments)
         finally:
             sys.stdout.flush()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         # Where it came up inside an exec(), as dataclasses and torch use, Python has marked it as
         # unhandled and would end by the signal, whatever is returned here. A new exec() clears it.
         exec("")
-        print("scdr: interrupted; nothing was written", file=sys.stderr)
+        print(f"scdr: interrupted; {interrupt or 'nothing was written'}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # Python flushes standard output once more on its way out.

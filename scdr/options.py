@@ -75,7 +75,7 @@ def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def _replace(value: Any, old: object, new: object) -> Any:
     if isinstance(value, dict):
         return {k: _replace(v, old, new) for k, v in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_replace(v, old, new) for v in value]
     return new if value == old else value
 

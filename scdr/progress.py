@@ -50,6 +50,7 @@ class Progress:
             rich.progress.TextColumn("{task.fields[values]}"),
             console=Console(stderr=True),
             disable=not show,
+            speed_estimate_period=3600,  # runs of a comparison are minutes apart
         )
         self._log: BinaryIO | None = None
         self._lock = threading.Lock()
@@ -134,6 +135,25 @@ class Progress:
             self._bars.update(task, completed=done, total=total, done=f"{done / 1e6:.1f} MB")
 
         yield advance
+
+    @contextmanager
+    def runs(self, total: int, done: int) -> Iterator[Callable[[bool], None]]:
+        """One bar over runs, some done before; the block tells of each whether it failed."""
+        task = self._bars.add_task("runs", total=total, completed=done, values="", done="")
+        failed = 0
+
+        def advance(failure: bool) -> None:
+            nonlocal done, failed
+            done, failed = done + 1, failed + failure
+            values = f"{failed} failed" if failed else ""
+            self._bars.update(task, completed=done, values=values, done=f"{done}/{total}")
+
+        self._bars.update(task, done=f"{done}/{total}")
+        yield advance
+
+    def note(self, text: str) -> None:
+        """Print a line above the bars."""
+        self._bars.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     def _write(self, line: dict[str, object]) -> None:
         if self._log:

@@ -29,6 +29,42 @@ class RatingMetrics:
     rmse_ci95: tuple[float, float]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class UserErrors:
+    """Errors of K users, whose differences between two methods a paired test compares.
+
+    Attributes:
+        users: `[K]` labels of the users, sorted.
+        ratings: `[K]` int64, number of ratings of each.
+        mae: `[K]` float64, mean absolute error over a user's ratings.
+        rmse: `[K]` float64, root of the mean squared error over a user's ratings.
+    """
+
+    users: NDArray[np.integer]
+    ratings: NDArray[np.int64]
+    mae: NDArray[np.float64]
+    rmse: NDArray[np.float64]
+
+
+def user_errors(
+    users: NDArray[np.integer],
+    ratings: NDArray[np.floating],
+    predictions: NDArray[np.floating],
+) -> UserErrors:
+    """Compare predictions with ratings user by user; arguments as in `rating_metrics`.
+
+    Raises:
+        ValueError: no rating, lengths that differ, or a prediction that is missing (not finite).
+    """
+    labels, count, absolute, squared = _user_sums(users, ratings, predictions)
+    return UserErrors(
+        users=labels,
+        ratings=count.astype(np.int64),
+        mae=absolute / count,
+        rmse=np.sqrt(squared / count),
+    )
+
+
 def rating_metrics(
     users: NDArray[np.integer],
     ratings: NDArray[np.floating],
@@ -51,23 +87,7 @@ def rating_metrics(
     Raises:
         ValueError: no rating, lengths that differ, or a prediction that is missing (not finite).
     """
-    if not len(users) == len(ratings) == len(predictions):
-        raise ValueError(
-            f"users, ratings and predictions have {len(users)}, {len(ratings)} and "
-            f"{len(predictions)} entries; they must agree"
-        )
-    if len(ratings) == 0:
-        raise ValueError("ratings is empty; there is nothing to compare")
-    missing = int(np.count_nonzero(~np.isfinite(predictions)))
-    if missing:
-        raise ValueError(f"predictions holds {missing} values that are not finite")
-
-    error = np.asarray(predictions, dtype=np.float64) - np.asarray(ratings, dtype=np.float64)
-    _, user = np.unique(users, return_inverse=True)
-    count = np.bincount(user).astype(np.float64)  # [K]
-    absolute = np.bincount(user, weights=np.abs(error))  # [K]
-    squared = np.bincount(user, weights=error * error)  # [K]
-
+    _, count, absolute, squared = _user_sums(users, ratings, predictions)  # [K] each
     generator = np.random.default_rng(seed)
     sums = np.stack([count, absolute, squared], axis=1)  # [K, 3]
     drawn = np.stack(
@@ -81,6 +101,30 @@ def rating_metrics(
         mae_ci95=_interval(drawn[:, 1] / drawn[:, 0]),
         rmse_ci95=_interval(np.sqrt(drawn[:, 2] / drawn[:, 0])),
     )
+
+
+def _user_sums(
+    users: NDArray[np.integer], ratings: NDArray[np.floating], predictions: NDArray[np.floating]
+) -> tuple[NDArray[np.integer], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Labels `[K]`, and for each of them the count and the sums of absolute and squared errors."""
+    if not len(users) == len(ratings) == len(predictions):
+        raise ValueError(
+            f"users, ratings and predictions have {len(users)}, {len(ratings)} and "
+            f"{len(predictions)} entries; they must agree"
+        )
+    if len(ratings) == 0:
+        raise ValueError("ratings is empty; there is nothing to compare")
+    missing = int(np.count_nonzero(~np.isfinite(predictions)))
+    if missing:
+        raise ValueError(f"predictions holds {missing} values that are not finite")
+
+    error = np.asarray(predictions, dtype=np.float64) - np.asarray(ratings, dtype=np.float64)
+    labels, user = np.unique(users, return_inverse=True)
+
+    def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.bincount(user, weights=values).astype(np.float64)  # [K]
+
+    return labels, total(np.ones_like(error)), total(np.abs(error)), total(error * error)
 
 
 def _interval(values: NDArray[np.float64]) -> tuple[float, float]:

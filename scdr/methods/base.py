@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import orjson
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from scdr.data import Interactions, TrainingData, source_users
 from scdr.errors import InputError
+from scdr.hyperparameters import SearchSpace
 from scdr.methods.saving import describe, restore
-from scdr.models import Biases, TargetItems, fit_biases
+from scdr.models import Biases, Factors, PretrainConfig, TargetItems, fit_biases
 from scdr.models.mapping import MappingRows
 from scdr.models.personal import PersonalMapping
 from scdr.ops.threads import one_thread
@@ -31,6 +32,37 @@ UNKNOWN = -1
 """Index of a user or item of which nothing is known."""
 
 
+class PretrainedFactors(Protocol):
+    """Where the pretrained factors of a domain come from, for methods that share them."""
+
+    def get_or_train(
+        self,
+        interactions: Interactions,
+        config: PretrainConfig,
+        *,
+        seed: tuple[int, ...],
+        device: torch.device,
+        train: Callable[[], Factors],
+    ) -> Factors:
+        """The factors that `train` gives, which depend on all the other arguments alone."""
+
+
+class TrainAlways:
+    """Shares nothing: each call trains."""
+
+    def get_or_train(
+        self,
+        interactions: Interactions,
+        config: PretrainConfig,
+        *,
+        seed: tuple[int, ...],
+        device: torch.device,
+        train: Callable[[], Factors],
+    ) -> Factors:
+        """Train."""
+        return train()
+
+
 @dataclass(frozen=True)
 class FitContext:
     """What a fit needs beside data and hyper-parameters.
@@ -40,12 +72,14 @@ class FitContext:
         device: where to train.
         threads: cores to use; results do not depend on it.
         progress: told of stages and epochs.
+        pretrained: asked for pretrained factors.
     """
 
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     threads: int = 1
     progress: Progress = field(default_factory=Progress)
+    pretrained: PretrainedFactors = field(default_factory=TrainAlways)
     _biases: dict[Interactions, Biases] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -232,6 +266,8 @@ class Method:
         presets: hyper-parameters by preset name, "default" and "paper" at least.
         fit: from training data and hyper-parameters to a predictor. It never sees a test user's
             target ratings: they are not in `TrainingData`.
+        search_space: what a hyper-parameter search may vary, by dotted name, as in
+            "mapping.learning_rate"; everything else stays as the preset has it.
     """
 
     name: str
@@ -241,6 +277,7 @@ class Method:
     mapping_based: bool
     presets: Mapping[str, Any]
     fit: Callable[[TrainingData, Any, FitContext], FactorPredictor]
+    search_space: SearchSpace = field(default_factory=dict)
 
 
 def training_rows(data: TrainingData, device: torch.device) -> MappingRows:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from scdr.data import TrainingData
-from scdr.hyperparameters import STRICT, Count, NonNegative, Positive, PositiveCount
+from scdr.hyperparameters import STRICT, Count, NonNegative, Positive, PositiveCount, Real, within
 from scdr.methods.base import (
     FactorPredictor,
     FitContext,
@@ -37,9 +37,15 @@ from scdr.methods.base import (
 from scdr.methods.pretraining import pretrain_domains
 from scdr.models import PretrainConfig, target_items
 from scdr.models.mapping import tanh_mlp
-from scdr.models.mf import PAPER_PRETRAIN
+from scdr.models.mf import PAPER_PRETRAIN, PRETRAIN_SPACE
 from scdr.models.standardise import Standardisation
-from scdr.models.training import NetworkTrainingConfig, rating_errors, rating_rmse, train_network
+from scdr.models.training import (
+    NETWORK_SPACE,
+    NetworkTrainingConfig,
+    rating_errors,
+    rating_rmse,
+    train_network,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,4 +192,14 @@ CLCDR = Method(
         ),
     },
     fit=fit,
+    search_space=within("pretrain", PRETRAIN_SPACE)
+    | within(
+        "mapping",
+        {
+            **NETWORK_SPACE,
+            "temperature": Real(0.02, 1.0),
+            "user_weight": Real(0.01, 1.0),
+            "item_weight": Real(0.01, 1.0),
+        },
+    ),
 )

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from scdr.data import Interactions, TrainingData
-from scdr.hyperparameters import STRICT
+from scdr.hyperparameters import STRICT, within
 from scdr.methods.base import FactorPredictor, FitContext, Method
 from scdr.methods.pretraining import pretrain_domain
 from scdr.models import Factors, PretrainConfig, target_items
-from scdr.models.mf import PAPER_PRETRAIN
+from scdr.models.mf import PAPER_PRETRAIN, PRETRAIN_SPACE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,4 +97,5 @@ CMF = Method(
         "paper": CmfConfig(pretrain=replace(PAPER_PRETRAIN, steps=0)),
     },
     fit=fit,
+    search_space=within("pretrain", PRETRAIN_SPACE),
 )

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from scdr.data import TrainingData
-from scdr.hyperparameters import STRICT, Count, Positive, PositiveCount
+from scdr.hyperparameters import STRICT, Count, Positive, PositiveCount, within
 from scdr.methods.base import FactorPredictor, FitContext, Method, validation_rows
 from scdr.methods.pretraining import pretrain_domains
 from scdr.models import PretrainConfig, target_items
 from scdr.models.mapping import draw_linear, tanh_mlp
-from scdr.models.mf import DENSE_ADAM_PRETRAIN
-from scdr.models.training import NetworkTrainingConfig, rating_rmse, train_network
+from scdr.models.mf import DENSE_ADAM_PRETRAIN, PRETRAIN_SPACE
+from scdr.models.training import NETWORK_SPACE, NetworkTrainingConfig, rating_rmse, train_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,4 +120,5 @@ EMCDR = Method(
         ),
     },
     fit=fit,
+    search_space=within("pretrain", PRETRAIN_SPACE) | within("mapping", NETWORK_SPACE),
 )

@@ -27,16 +27,23 @@ def pretrain_domain(
         DivergenceError: the factors left the finite numbers.
     """
     stage = f"pretrain {domain}"
-    with context.progress.stage(stage, config.epochs) as advance:
-        return pretrain(
-            interactions,
-            config,
-            seed=(context.seed, _DOMAINS.index(domain)),
-            device=context.device,
-            advance=advance,
-            stage=stage,
-            between_slices=lambda done, total: context.progress.end_if_cancelled(stage),
-        )
+    seed = (context.seed, _DOMAINS.index(domain))
+
+    def train() -> Factors:
+        with context.progress.stage(stage, config.epochs) as advance:
+            return pretrain(
+                interactions,
+                config,
+                seed=seed,
+                device=context.device,
+                advance=advance,
+                stage=stage,
+                between_slices=lambda done, total: context.progress.end_if_cancelled(stage),
+            )
+
+    return context.pretrained.get_or_train(
+        interactions, config, seed=seed, device=context.device, train=train
+    )
 
 
 def _join(futures: Iterable[Future[Factors]]) -> None:

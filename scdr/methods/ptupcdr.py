@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from scdr.data import TrainingData
-from scdr.hyperparameters import STRICT, Count, Positive, PositiveCount
+from scdr.hyperparameters import STRICT, Count, Positive, PositiveCount, within
 from scdr.methods.base import (
     FactorPredictor,
     FitContext,
@@ -40,9 +40,15 @@ from scdr.methods.base import (
 from scdr.methods.pretraining import pretrain_domains
 from scdr.models import PretrainConfig, TargetItems, target_items
 from scdr.models.mapping import MappingRows
-from scdr.models.mf import DENSE_ADAM_PRETRAIN
+from scdr.models.mf import DENSE_ADAM_PRETRAIN, PRETRAIN_SPACE
 from scdr.models.personal import PersonalMapping, liked_history
-from scdr.models.training import NetworkTrainingConfig, rating_errors, rating_rmse, train_network
+from scdr.models.training import (
+    NETWORK_SPACE,
+    NetworkTrainingConfig,
+    rating_errors,
+    rating_rmse,
+    train_network,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,4 +154,5 @@ PTUPCDR = Method(
         ),
     },
     fit=fit,
+    search_space=within("pretrain", PRETRAIN_SPACE) | within("mapping", NETWORK_SPACE),
 )

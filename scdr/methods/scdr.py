@@ -17,12 +17,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from scdr.data import TrainingData
-from scdr.hyperparameters import STRICT
+from scdr.hyperparameters import STRICT, within
 from scdr.methods.base import FactorPredictor, FitContext, Method, training_rows, validation_rows
 from scdr.methods.pretraining import pretrain_domains
 from scdr.models import MappingConfig, PretrainConfig, target_items, train_mapping
-from scdr.models.mapping import PAPER_MAPPING
-from scdr.models.mf import PAPER_PRETRAIN
+from scdr.models.mapping import MAPPING_SPACE, PAPER_MAPPING, SHARP_MAPPING_SPACE
+from scdr.models.mf import PAPER_PRETRAIN, PRETRAIN_SPACE, SHARP_PRETRAIN_SPACE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,10 @@ def _variant(name: str, title: str, *, sharp_pretraining: bool, sharp_mapping: b
             "paper": arm(ScdrConfig(pretrain=PAPER_PRETRAIN, mapping=PAPER_MAPPING)),
         },
         fit=fit,
+        search_space=within(
+            "pretrain", SHARP_PRETRAIN_SPACE if sharp_pretraining else PRETRAIN_SPACE
+        )
+        | within("mapping", SHARP_MAPPING_SPACE if sharp_mapping else MAPPING_SPACE),
     )
 
 

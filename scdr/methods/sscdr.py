@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scdr.data import Interactions, TrainingData
-from scdr.hyperparameters import STRICT, Count, NonNegative, PositiveCount
+from scdr.hyperparameters import STRICT, Count, NonNegative, PositiveCount, Real, within
 from scdr.methods.base import FactorPredictor, FitContext, Method, validation_rows
 from scdr.methods.pretraining import pretrain_domains
 from scdr.models import PretrainConfig, target_items
 from scdr.models.mapping import draw_linear
-from scdr.models.mf import PAPER_PRETRAIN
-from scdr.models.training import NetworkTrainingConfig, rating_rmse, train_network
+from scdr.models.mf import PAPER_PRETRAIN, PRETRAIN_SPACE
+from scdr.models.training import NETWORK_SPACE, NetworkTrainingConfig, rating_rmse, train_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,4 +175,8 @@ SSCDR = Method(
         ),
     },
     fit=fit,
+    search_space=within("pretrain", PRETRAIN_SPACE)
+    | within(
+        "mapping", {**NETWORK_SPACE, "margin": Real(0.1, 10.0), "item_weight": Real(0.01, 10.0)}
+    ),
 )

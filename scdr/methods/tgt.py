@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from scdr.data import TrainingData
-from scdr.hyperparameters import STRICT
+from scdr.hyperparameters import STRICT, within
 from scdr.methods.base import FactorPredictor, FitContext, Method
 from scdr.methods.pretraining import pretrain_domain
 from scdr.models import PretrainConfig, target_items
-from scdr.models.mf import PAPER_PRETRAIN
+from scdr.models.mf import PAPER_PRETRAIN, PRETRAIN_SPACE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,4 +57,5 @@ TGT = Method(
         "paper": TgtConfig(pretrain=replace(PAPER_PRETRAIN, steps=0)),
     },
     fit=fit,
+    search_space=within("pretrain", PRETRAIN_SPACE),
 )

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from scdr.data import TrainingData
-from scdr.hyperparameters import STRICT, Count, Positive, PositiveCount
+from scdr.hyperparameters import STRICT, Count, Positive, PositiveCount, Real, within
 from scdr.methods.base import (
     FactorPredictor,
     FitContext,
@@ -37,9 +37,9 @@ from scdr.methods.base import (
 from scdr.methods.pretraining import pretrain_domains
 from scdr.models import PretrainConfig, TargetItems, target_items
 from scdr.models.mapping import MappingRows, tanh_mlp
-from scdr.models.mf import PAPER_PRETRAIN
+from scdr.models.mf import PAPER_PRETRAIN, PRETRAIN_SPACE
 from scdr.models.standardise import Standardisation
-from scdr.models.training import NetworkTrainingConfig, rating_rmse, train_network
+from scdr.models.training import NETWORK_SPACE, NetworkTrainingConfig, rating_rmse, train_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,4 +219,6 @@ TMCDR = Method(
         ),
     },
     fit=fit,
+    search_space=within("pretrain", PRETRAIN_SPACE)
+    | within("mapping", {**NETWORK_SPACE, "inner_learning_rate": Real(0.001, 0.1)}),
 )

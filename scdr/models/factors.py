@@ -45,6 +45,20 @@ class Factors:
             return self.item
         return torch.cat([self.item, self.item_bias[:, None]], dim=1)
 
+    def to(self, device: torch.device) -> Factors:
+        """The same factors on a device."""
+
+        def moved(bias: Tensor | None) -> Tensor | None:
+            return None if bias is None else bias.to(device)
+
+        return Factors(
+            user=self.user.to(device),
+            item=self.item.to(device),
+            user_bias=moved(self.user_bias),
+            item_bias=moved(self.item_bias),
+            offset=self.offset,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class TargetItems:

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from scdr.errors import DivergenceError
-from scdr.hyperparameters import STRICT, Count, NonNegative, Positive, PositiveCount
+from scdr.hyperparameters import (
+    STRICT,
+    Count,
+    NonNegative,
+    Positive,
+    PositiveCount,
+    Real,
+    SearchSpace,
+)
 from scdr.models.factors import TargetItems
 from scdr.ops import sharp_mapping_loss
 from scdr.ops.threads import one_thread
@@ -69,6 +77,13 @@ PAPER_MAPPING = MappingConfig(
     select="last",
 )
 """The paper's mapping; what it leaves open is closed as in docs/protocol.md, P5 to P7."""
+
+MAPPING_SPACE: SearchSpace = {
+    "learning_rate": Real(0.0003, 0.03),
+    "weight_decay": Real(0.001, 0.3),
+}
+SHARP_MAPPING_SPACE: SearchSpace = {**MAPPING_SPACE, "radius": Real(0.01, 5.0)}
+"""What a search may vary where k > 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,16 @@ from torch import Tensor
 
 from scdr.data import Interactions
 from scdr.errors import DivergenceError
-from scdr.hyperparameters import STRICT, Count, NonNegative, Positive, PositiveCount
+from scdr.hyperparameters import (
+    STRICT,
+    Count,
+    NonNegative,
+    Positive,
+    PositiveCount,
+    Real,
+    SearchSpace,
+    Whole,
+)
 from scdr.models.biases import fit_biases
 from scdr.models.dense_adam import DenseAdamEpoch
 from scdr.models.factors import Factors
@@ -94,6 +103,14 @@ DENSE_ADAM_PRETRAIN = dataclasses.replace(
 )
 """The pretraining in the published code of PTUPCDR (github.com/easezyc/WSDM2022-PTUPCDR), which
 holds EMCDR too: Adam at 0.01, batch 256, 10 epochs, no penalties, factors from N(0, 1)."""
+
+PRETRAIN_SPACE: SearchSpace = {
+    "epochs": Whole(10, 100),
+    "user_penalty": Real(0.5, 50.0),
+    "item_penalty": Real(0.5, 50.0),
+}
+SHARP_PRETRAIN_SPACE: SearchSpace = {**PRETRAIN_SPACE, "radius": Real(0.01, 1.0)}
+"""What a search may vary where k > 0."""
 
 
 def pretrain(

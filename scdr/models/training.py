@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from scdr.errors import DivergenceError
-from scdr.hyperparameters import STRICT, Count, NonNegative, Positive, PositiveCount
+from scdr.hyperparameters import (
+    STRICT,
+    Count,
+    NonNegative,
+    Positive,
+    PositiveCount,
+    Real,
+    SearchSpace,
+)
 from scdr.models.factors import TargetItems
 from scdr.models.mapping import MappingRows
 from scdr.ops.threads import one_thread
@@ -38,6 +46,12 @@ class NetworkTrainingConfig:
     """Stop after so many epochs without a better result on validation users."""
     select: Literal["validation", "last"] = "validation"
     """Keep the epoch with the lowest RMSE on validation users, or the last."""
+
+
+NETWORK_SPACE: SearchSpace = {
+    "learning_rate": Real(0.0003, 0.03),
+    "weight_decay": Real(0.0001, 0.3),
+}
 
 
 @one_thread()

@@ -1,0 +1,132 @@
+"""The folder of a comparison: a file for each finished run, so that it can go on at any time."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+import polars as pl
+from filelock import FileLock, Timeout
+
+from scdr.errors import InputError
+from scdr.experiments.tuning import Tuned
+from scdr.experiments.work import Result, Work
+
+LOCK = ".scdr-compare.lock"
+"""Marks a folder as that of a comparison; locked while one is writing to it."""
+
+
+@contextmanager
+def comparison_folder(folder: Path) -> Iterator[Path]:
+    """The folder for this process alone; made where it is missing.
+
+    Raises:
+        InputError: it holds something else, can't be written to, or another process writes to it.
+    """
+    fix = "give another --out"
+    try:
+        if folder.exists() and any(folder.iterdir()) and not (folder / LOCK).exists():
+            raise InputError(
+                "the folder holds files, but not those of a comparison", where=str(folder), fix=fix
+            )
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            "another comparison is writing to this folder", where=str(folder), fix=fix
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"the folder can't be written to: {error.strerror}", where=str(folder), fix=fix
+        ) from error
+    try:
+        yield folder
+    finally:
+        lock.release()
+
+
+class ResultStore:
+    """Results by the digest of what they depend on.
+
+    A result is `HASH.json`, and where it did not fail `HASH.parquet` with the users' errors, whose
+    checksum the first one holds. A file that is damaged is as good as none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Use a folder that exists."""
+        self.folder = folder
+
+    def find(self, work: Work) -> Result | None:
+        """The result of a run; None where there is none or it is damaged."""
+        try:
+            kept = orjson.loads((self.folder / f"{work.config_hash}.json").read_bytes())
+            digest = kept.pop("users_sha256")
+            users = None
+            if digest is not None:
+                data = (self.folder / f"{work.config_hash}.parquet").read_bytes()
+                if hashlib.sha256(data).hexdigest() != digest:
+                    return None
+                users = pl.read_parquet(io.BytesIO(data))
+            tuned = None if kept["tuned"] is None else Tuned(**kept["tuned"])
+            kept |= {"users": users, "tuned": tuned, "notes": ()}
+            return Result(**{f.name: kept[f.name] for f in dataclasses.fields(Result)})
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def keep(self, work: Work, result: Result) -> None:
+        """Store a result.
+
+        Raises:
+            InputError: the disk is full or the folder can't be written to any more.
+        """
+        values = {
+            "pair": work.pair.name,
+            "beta": work.beta,
+            "seed": work.seed,
+            "preset": work.preset,
+            "method": work.method,
+            "hyper": dataclasses.asdict(work.hyper),
+            "users_sha256": None,
+        }
+        for name in ("metrics", "seconds", "error", "final", "trace"):
+            values[name] = getattr(result, name)
+        values["tuned"] = None if result.tuned is None else dataclasses.asdict(result.tuned)
+        if result.users is not None:
+            buffer = io.BytesIO()
+            result.users.write_parquet(buffer)
+            values["users_sha256"] = hashlib.sha256(buffer.getvalue()).hexdigest()
+            write_whole(self.folder / f"{work.config_hash}.parquet", buffer.getvalue())
+        # Last, since it makes the result one that counts.
+        data = orjson.dumps(values, option=orjson.OPT_INDENT_2)
+        write_whole(self.folder / f"{work.config_hash}.json", data)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is whole or not there, whenever the process or the machine ends.
+
+    Raises:
+        InputError: it can't be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise InputError(
+            f"can't be written: {error.strerror}",
+            where=str(path),
+            fix="free some space and run the same command again" if full else "give another --out",
+        ) from error
