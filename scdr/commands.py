@@ -39,7 +39,7 @@ def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str])
         # Where it came up inside an exec(), as dataclasses and torch use, Python has marked it as
         # unhandled and would end by the signal, whatever is returned here. A new exec() clears it.
         exec("")
-        print(f"scdr: interrupted; {interrupt or 'nothing was written'}", file=sys.stderr)
+        print(f"scdr: interrupted; {str(interrupt) or 'nothing was written'}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # Python flushes standard output once more on its way out.

@@ -63,6 +63,11 @@ def checked(kind: type, values: Mapping[str, Any], *, where: str | None) -> Any:
         raise _one_line(error, where=where) from error
 
 
+def absolute(path: str | None) -> str | None:
+    """A path that means the same from any folder."""
+    return None if path is None else str(Path(path).absolute())
+
+
 def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with the values of `over` in their places, section by section."""
     merged = dict(base)

@@ -20,6 +20,7 @@ from scdr.figure import draw_report
 from scdr.folder import REPORT, choose_folder, whole_folder
 from scdr.loading import Loaded, load
 from scdr.methods import CONTROLS, METHODS, FactorPredictor, FitContext
+from scdr.options import absolute
 from scdr.prediction import metrics_of, predict_test, predict_validation
 from scdr.progress import Progress
 
@@ -165,8 +166,8 @@ def _write_folder(
         run=dataclasses.replace(
             settings.run,
             device="cuda" if device.type == "cuda" else "cpu",
-            source=_absolute(settings.run.source),
-            target=_absolute(settings.run.target),
+            source=absolute(settings.run.source),
+            target=absolute(settings.run.target),
         ),
     )
     (folder / "config.toml").write_text(kept.to_toml(), encoding="utf-8")
@@ -183,10 +184,6 @@ def _write_folder(
             "clip": settings.run.clip,
         },
     )
-
-
-def _absolute(path: str | None) -> str | None:
-    return None if path is None else str(Path(path).absolute())
 
 
 def _write_predictions(path: Path, split: ColdStartSplit, predictions: NDArray[np.float32]) -> None:

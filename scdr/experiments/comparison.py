@@ -26,6 +26,17 @@ from scdr.methods import CONTROLS, METHODS
 from scdr.progress import Progress
 
 GB = 10**9
+CODE = (
+    "data",
+    "evaluation",
+    "experiments/tuning.py",
+    "experiments/work.py",
+    "methods",
+    "models",
+    "ops",
+    "prediction.py",
+)
+"""What a result is computed by."""
 
 KEYS = {
     "pair": pl.String,
@@ -103,19 +114,19 @@ def plan(config: CompareConfig, pairs: Sequence[Pair]) -> list[Work]:
         import_optuna()
     jobs = config.jobs or available_threads()
     shared: dict[str, Any] = {
-        "preset": config.preset,
-        "core": config.core,
-        "strict": config.strict,
         "validation_fraction": config.validation_fraction,
         "clip": config.clip,
         "device": resolve_device(config.device).type,
     }
-    places: dict[str, Any] = {
+    without_effect: dict[str, Any] = {
+        "preset": config.preset,
+        "core": config.core,  # the digest of the data knows it, and `strict`
+        "strict": config.strict,
         "threads": max(1, available_threads() // jobs),
         "cache": Path(config.cache) if config.cache else default_folder(),
         "cache_limit": int(config.cache_gb * GB),
     }
-    code = code_digest("data", "evaluation", "methods", "models", "ops")
+    code = code_digest(*CODE)
     methods = [
         (
             name,
@@ -138,7 +149,7 @@ def plan(config: CompareConfig, pairs: Sequence[Pair]) -> list[Work]:
                 pair.data, beta, seed, name, dataclasses.asdict(hyper), trials, shared, code, source
             ),
             **shared,
-            **places,
+            **without_effect,
         )
         for pair in pairs
         for beta in config.betas
@@ -158,32 +169,23 @@ def run_missing(
     """Run and store what the store does not hold.
 
     Raises:
-        KeyboardInterrupt: with a message that says what is kept.
         InputError: a result can't be written.
     """
     missing = missing_runs(works, store)
-    done = len(works) - len(missing)
     if not missing:
         return
     notes: set[str] = set()
-    finished = closing(
-        in_processes(execute, _in_order_of_work(missing), jobs=min(jobs, len(missing)), died=_died)
-    )
-    try:
-        with progress.runs(len(works), done) as advance, finished as results:
-            for work, result in results:
-                store.keep(work, result)
-                done += 1
-                advance(result.error is not None)
-                for note in (*result.notes, *_failure(work, result)):
-                    if note not in notes:
-                        progress.note(note)
-                        notes.add(note)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"{done} of {len(works)} runs are kept: the same command with "
-            f"--out {store.folder.parent} goes on from there"
-        ) from None
+    jobs = min(jobs, len(missing))
+    finished = in_processes(execute, _in_order_of_work(missing), jobs=jobs, died=_died)
+    done = len(works) - len(missing)
+    with progress.runs(len(works), done) as advance, closing(finished):
+        for work, result in finished:
+            store.keep(work, result)
+            advance(result.error is not None)
+            for note in (*result.notes, *_failure(work, result)):
+                if note not in notes:
+                    progress.note(note)
+                    notes.add(note)
 
 
 def _in_order_of_work(works: Sequence[Work]) -> list[Work]:

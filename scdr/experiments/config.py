@@ -16,11 +16,11 @@ from scdr.config import PRESET_RUN, DataConfig, hyperparameters
 from scdr.errors import InputError
 from scdr.hyperparameters import STRICT, Count, Positive, PositiveCount, Seed
 from scdr.methods import CONTROLS, METHODS
-from scdr.options import checked, given, overlay, read_toml, to_toml
+from scdr.options import absolute, checked, given, overlay, read_toml, to_toml
 
-ALL, ABLATION = "all", "ablation"
-GROUPS = {ALL: tuple(METHODS), ABLATION: ("task_mapping", "scdr_minus", "scdr")}
-"""Names that stand for several methods; `ablation` is Table VII."""
+ALL = "all"
+ABLATION = ("task_mapping", "scdr_minus", "scdr")
+"""The methods of Table VII."""
 NOT_KEPT = ("jobs", "out", "cache", "cache_gb", "published", "dry_run", "clear_cache")
 """Options that do not change what is run; they are not written to config.toml."""
 SYNTHETIC = "synthetic:"
@@ -131,6 +131,18 @@ class CompareConfig:
     clear_cache: bool = False
     """Remove all pretrained factors from the cache; run nothing."""
 
+    def with_absolute_paths(self) -> CompareConfig:
+        """The same, to be run from any folder."""
+        return dataclasses.replace(
+            self,
+            pairs=tuple(
+                dataclasses.replace(
+                    pair, source=absolute(pair.source), target=absolute(pair.target)
+                )
+                for pair in self.pairs
+            ),
+        )
+
     def to_toml(self) -> str:
         """config.toml: complete, so that `--config` on it repeats the comparison."""
         values = dataclasses.asdict(self)
@@ -204,12 +216,16 @@ def from_dict(values: Mapping[str, Any], *, where: str | None = None) -> Compare
 
 
 def _check_names(config: CompareConfig, where: str | None) -> None:
-    known = (*GROUPS, *METHODS)
-    for name in (*config.methods, *config.hyper, config.proposed):
-        if name not in known:
-            raise InputError(
-                f"unknown method {name!r}", where=where, fix=f"choose of {', '.join(known)}"
-            )
+    groups = _groups()
+    for names, known in (
+        (config.methods, (*groups, *METHODS, *CONTROLS)),
+        ((*config.hyper, config.proposed), tuple(METHODS)),
+    ):
+        for name in names:
+            if name not in known:
+                raise InputError(
+                    f"unknown method {name!r}", where=where, fix=f"choose of {', '.join(known)}"
+                )
     for option, given_values in (
         ("pairs", [pair.name for pair in config.pairs]),
         ("betas", config.betas),
@@ -225,8 +241,14 @@ def _check_names(config: CompareConfig, where: str | None) -> None:
 
 def method_names(config: CompareConfig) -> tuple[str, ...]:
     """The methods to compare, groups resolved, then the controls; in the order of the tables."""
-    chosen = {name for chosen in config.methods for name in GROUPS.get(chosen, (chosen,))}
+    groups = _groups()
+    chosen = {name for asked in config.methods for name in groups.get(asked, (asked,))}
     return (*(name for name in METHODS if name in chosen), *CONTROLS)
+
+
+def _groups() -> dict[str, tuple[str, ...]]:
+    """Names that stand for several methods."""
+    return {ALL: tuple(METHODS), "ablation": ABLATION}
 
 
 def hyper_of(config: CompareConfig, method: str) -> Any:

@@ -47,22 +47,26 @@ def domains_digest(domains: CrossDomain) -> str:
 
 
 @cache
-def code_digest(*packages: str) -> str:
-    """The code of some packages of scdr, its native code, and the libraries they compute with.
+def code_digest(*places: str) -> str:
+    """The code of some folders and files of scdr, its native code, and the libraries it uses.
 
     Bits may differ between SIMD levels and versions of torch and NumPy, so these are part of it.
     """
     root = Path(scdr.__file__).parent
     content = hashlib.sha256()
-    for path in sorted(p for name in packages for p in (root / name).rglob("*.py")):
+    files = {file for place in places for file in ((root / place), *(root / place).rglob("*.py"))}
+    for path in sorted(file for file in files if file.is_file()):
         content.update(path.relative_to(root).as_posix().encode())
         content.update(path.read_bytes())
-    for path in sorted(root.glob("_C*.so")):
+    for path in sorted(root.glob("_C*.*")):
         content.update(path.read_bytes())
     return digest(content.hexdigest(), torch.__version__, np.__version__, build_info().simd)
 
 
 def method_digest(method: Method) -> str:
     """The file that defines how a method is fitted, which may lie outside the package."""
-    path = inspect.getsourcefile(inspect.unwrap(method.fit))
-    return digest(Path(path).read_text(encoding="utf-8")) if path else ""
+    try:
+        path = inspect.getsourcefile(inspect.unwrap(method.fit))
+        return digest(Path(path).read_text(encoding="utf-8")) if path else ""
+    except (TypeError, OSError):  # a callable object, or a function typed into a console
+        return ""

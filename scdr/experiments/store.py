@@ -9,6 +9,7 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import orjson
@@ -21,6 +22,11 @@ from scdr.experiments.work import Result, Work
 
 LOCK = ".scdr-compare.lock"
 """Marks a folder as that of a comparison; locked while one is writing to it."""
+
+
+def new_folder() -> Path:
+    """A name under runs/ for a comparison that was given none."""
+    return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-compare"
 
 
 @contextmanager

@@ -44,7 +44,7 @@ class Work:
         strict: as in `load`.
         validation_fraction: of the split.
         clip: whether predictions are clipped.
-        config_hash: digest of all of the above, names of files left out, and of the code.
+        config_hash: digest of the data, of all else that the result depends on, and of the code.
         device: where to train.
         threads: to use.
         cache: folder of pretrained factors.
