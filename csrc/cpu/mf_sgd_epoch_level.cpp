@@ -42,10 +42,14 @@ SCDR_INLINE float bias(const MfTable& table, std::int64_t i) {
 }
 
 template <Inner inner, int D, bool plain>
-double compute(const MfTables& tables, const MfVisits& visits, const MfSettings& settings,
-               const MfSteps& steps, std::int64_t batch, std::int64_t begin, std::int64_t end) {
+double compute(const MfTables& tables, const MfVisits& visits_in, const MfSettings& settings_in,
+               const MfSteps& steps_in, std::int64_t batch, std::int64_t begin, std::int64_t end) {
   using Pack = PackFor<D>;
+  // Copies: for all the compiler knows, a step that is stored could be one of these.
   const MfTable users = tables.user, items = tables.item;
+  const MfVisits visits = visits_in;
+  const MfSettings settings = settings_in;
+  const MfSteps steps = steps_in;
   const int d = D > 0 ? D : tables.d;
   double loss = 0.0;
   for (std::int64_t at = begin; at < end; ++at) {
@@ -96,9 +100,12 @@ SCDR_INLINE void apply_to(const MfTable& table, std::int64_t i, int d, const flo
 }
 
 template <int D, bool plain>
-void apply(const MfTables& tables, const MfVisits& visits, const MfSteps& steps, std::int64_t batch,
-           std::int64_t begin, std::int64_t end, std::uint32_t part, std::uint32_t parts) {
-  const MfTable users = tables.user, items = tables.item;
+void apply(const MfTables& tables, const MfVisits& visits_in, const MfSteps& steps_in,
+           std::int64_t batch, std::int64_t begin, std::int64_t end, std::uint32_t part,
+           std::uint32_t parts) {
+  const MfTable users = tables.user, items = tables.item;  // copies, as in compute
+  const MfVisits visits = visits_in;
+  const MfSteps steps = steps_in;
   const int d = D > 0 ? D : tables.d;
   for (std::int64_t at = begin; at < end; ++at) {
     const MfRating& visit = visits.ring[at & visits.mask];

@@ -18,6 +18,7 @@ struct Pack1 {
   float x;
 
   static float root(float s) { return __builtin_sqrtf(s); }
+  static float copysign(float s, float t) { return __builtin_copysignf(s, t); }
   static Pack1 all(float s) { return {s}; }
   static Pack1 load(const float* p, int) { return {*p}; }
   static Pack1 load_padded(const float* p, int) { return {*p}; }
@@ -45,6 +46,7 @@ struct Pack8 {
   __m256 x;
 
   static float root(float s) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(s))); }
+  static float copysign(float s, float t) { return __builtin_copysignf(s, t); }
   static Pack8 all(float s) { return {_mm256_set1_ps(s)}; }
   static Pack8 load(const float* p, int n);
   static Pack8 load_padded(const float* p, int) { return {_mm256_loadu_ps(p)}; }
@@ -103,6 +105,16 @@ SCDR_PACK_OP float sum(Pack8 a) {
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
+// Each in the same order as sum.
+SCDR_PACK_OP void sum_both(Pack8 a, Pack8 b, float& sum_a, float& sum_b) {
+  const __m128 x = _mm_add_ps(_mm256_castps256_ps128(a.x), _mm256_extractf128_ps(a.x, 1));
+  const __m128 y = _mm_add_ps(_mm256_castps256_ps128(b.x), _mm256_extractf128_ps(b.x, 1));
+  // x0 + x2, y0 + y2, x1 + x3, y1 + y3
+  const __m128 s = _mm_add_ps(_mm_unpacklo_ps(x, y), _mm_unpackhi_ps(x, y));
+  const __m128 both = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  sum_a = _mm_cvtss_f32(both);
+  sum_b = _mm_cvtss_f32(_mm_movehdup_ps(both));
+}
 
 #if defined(SCDR_LEVEL_AVX512)
 
@@ -112,6 +124,7 @@ struct Pack16 {
   __m512 x;
 
   static float root(float s) { return Pack8::root(s); }
+  static float copysign(float s, float t) { return Pack8::copysign(s, t); }
   static Pack16 all(float s) { return {_mm512_set1_ps(s)}; }
   static Pack16 load(const float* p, int) { return {_mm512_loadu_ps(p)}; }
   static Pack16 load_padded(const float* p, int) { return {_mm512_loadu_ps(p)}; }

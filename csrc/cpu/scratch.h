@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <new>
 
@@ -16,7 +17,7 @@ namespace scdr {
 template <class T>
 class Scratch {
  public:
-  explicit Scratch(std::size_t count) {
+  explicit Scratch(std::size_t count) : size_(count) {
     constexpr std::size_t huge = std::size_t{1} << 21, line = 64;
     const std::size_t bytes = count * sizeof(T);
     const std::size_t alignment = bytes >= huge ? huge : line;
@@ -32,9 +33,11 @@ class Scratch {
   ~Scratch() { std::free(data_); }
 
   T* data() { return data_; }
+  std::size_t size() const { return size_; }
   T& operator[](std::int64_t i) { return data_[i]; }
 
  private:
+  std::size_t size_;
   T* data_;
 };
 

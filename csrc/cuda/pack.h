@@ -10,6 +10,7 @@ struct WarpPack {
 
   static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x) & 31; }
   static __device__ __forceinline__ float root(float s) { return sqrtf(s); }
+  static __device__ __forceinline__ float copysign(float s, float t) { return copysignf(s, t); }
   static __device__ __forceinline__ WarpPack all(float s) { return {s}; }
   static __device__ __forceinline__ WarpPack load(const float* p, int n) {
     return {lane() < n ? p[lane()] : 0.0f};

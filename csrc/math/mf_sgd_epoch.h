@@ -6,7 +6,7 @@
 //   Pack::load(p, n), store(p, n, x)   the first n of them; the others read as 0
 //   Pack::all(s)                       the scalar s in every place
 //   x + y, x - y, x * y, fma(x, y, z)                x y + z, rounded once where the hardware can
-//   abs(x), sign(x), sum(x), nonzero(x), and Pack::root(s) of a scalar
+//   abs(x), sign(x), sum(x), nonzero(x), and Pack::root(s), Pack::copysign(s, t) of scalars
 #pragma once
 
 #include "math/adam.h"
@@ -43,6 +43,13 @@ struct MfError {
   float along;
 };
 
+// Two sums at once, which is cheaper in some packs.
+template <class Pack>
+SCDR_INLINE void sum_both(Pack a, Pack b, float& sum_a, float& sum_b) {
+  sum_a = sum(a);
+  sum_b = sum(b);
+}
+
 // Every step of PGD raises |e| by step_size ||v||_1, so its sign never turns, every step goes along
 // sgn(e) sgn(v), and after any number of them, with projection,
 //   delta = c sgn(e) sgn(v),  c = min(steps * step_size, radius / sqrt(nnz(v)));
@@ -64,14 +71,14 @@ SCDR_INLINE MfError mf_error(const float* u, const float* v, int d, float base,
     }
     if constexpr (inner == Inner::exact) size = fma(v_j, v_j, size);
   }
-  const float e = sum(product) + base;
   if constexpr (inner == Inner::none) {
-    return {e, 0.0f};
+    return {sum(product) + base, 0.0f};
   } else {
-    // Not by branches: which way they go is random.
-    const float sign_e =
-        static_cast<float>(static_cast<int>(e > 0.0f) - static_cast<int>(e < 0.0f));
-    const float total = sum(size);
+    float e, total;
+    sum_both(product, size, e, total);
+    e += base;
+    // No other branch on e: which way it went would be random.
+    if (e == 0.0f) return {e, 0.0f};
     if constexpr (inner == Inner::pgd) {
       float length = settings.full_length;
       if (nonzeros != n) {
@@ -79,11 +86,11 @@ SCDR_INLINE MfError mf_error(const float* u, const float* v, int d, float base,
         length =
             pgd_length(settings.reach, settings.radius, Pack::root(static_cast<float>(nonzeros)));
       }
-      const float along = sign_e * length;
+      const float along = Pack::copysign(length, e);
       return {e + along * total, along};
     } else {
       const float norm = Pack::root(total);
-      const float along = sign_e * settings.radius / (norm < 1e-12f ? 1e-12f : norm);
+      const float along = Pack::copysign(settings.radius, e) / (norm < 1e-12f ? 1e-12f : norm);
       return {e + along * total, along};
     }
   }

@@ -75,11 +75,12 @@ def mf_sgd_epoch_(
     `torch.optim.SparseAdam`; other rows and their moments rest. For both, what several ratings ask
     of one row is summed up first, in order of visit.
 
-    The result is the same to the bit at any number of threads. Threads are used within a batch of
-    65,536 rows or more; smaller ones run on the calling thread, without the GIL. Scratch memory: 16
-    bytes a rating, 8 (d + 16) bytes a row of a batch at most, and, where an epoch visits the rows
-    of the tables three times or more on average, an aligned copy of both tables; with `clip_norm`
-    or `adam` 8 bytes a row of the tables.
+    The result is the same to the bit at any number of threads. All of torch's threads work on a
+    batch of 65,536 rows or more. Smaller ones run on the calling thread, without the GIL; in an
+    epoch of 65,536 visits or more a second thread brings in their ratings. Scratch memory: 16 bytes
+    a rating, 8 (d + 16) bytes a row of a batch at most, and, where an epoch visits the rows of the
+    tables three times or more on average, an aligned copy of both tables; with `clip_norm` or
+    `adam` 8 bytes a row of the tables.
 
     Args:
         user: float32 [U, d], user factors, written to; d from 1 to 256.
@@ -120,9 +121,9 @@ def mf_sgd_epoch_(
     Raises:
         RuntimeError: an argument is wrong; it is named, and nothing has been written.
         ValueError: `adam` has moments of other tables than are given.
-        SpoiltTablesError: an error e is not finite. Batch, position in `order` and row are named;
-            that batch is not applied, earlier ones are, and the tables are spoilt. So are the
-            moments; `adam.step` counts the batches that went into them.
+        SpoiltTablesError: an error e, or what a step makes of a row, is not finite. Batch, position
+            in `order` and row are named. Tables and moments are spoilt; `adam.step` counts the
+            batches before, and a batch with such an error is not applied.
     """
     tables = {"user": user, "item": item, "user_bias": user_bias, "item_bias": item_bias}
     moments, count = _flat(adam, {name for name, table in tables.items() if table is not None})

@@ -15,6 +15,8 @@ from torch import Tensor
 import scdr
 from scdr.ops import mf_sgd_epoch_, reference
 from scdr.ops.adam import AdamState
+from scdr.ops.mf_sgd_epoch import SpoiltTablesError
+from scdr.ops.threads import torch_threads
 
 # One float32 step rounds its products and sums to 6e-8 relative; a row of d = 33 sums 33 products,
 # and a table here takes at most 40 batches of steps whose size is below 1. So 1e-5 on factors of
@@ -213,7 +215,8 @@ def assert_same_bits(first: list[Tensor], second: list[Tensor]) -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("batch_size", [256, 70_000, 150_000])  # threads start at 65,536
+# Below 65,536 a second thread brings in the ratings ahead, from there on all share a batch.
+@pytest.mark.parametrize("batch_size", [1, 100, 256, 3000, 70_000, 150_000])
 @pytest.mark.parametrize("perturbation", [MF, SMF], ids=["mf", "smf"])
 def test_same_bits_at_any_number_of_threads(
     batch_size: int, perturbation: dict[str, Any], threads: None
@@ -265,6 +268,8 @@ ALONE = """
 import sys, torch
 from scdr.ops import mf_sgd_epoch_
 from scdr.ops.adam import AdamState
+from scdr.ops.mf_sgd_epoch import SpoiltTablesError
+from scdr.ops.threads import torch_threads
 from scdr import build_info
 cases = torch.load(sys.argv[1])
 for tensors, settings, adam in cases:
@@ -384,6 +389,35 @@ def test_index_error_says_value_and_row(device: str) -> None:
     tensors["users"][90] = 400
     with pytest.raises(RuntimeError, match=r"users holds -3 at row 17, outside \[0, 12\)"):
         mf_sgd_epoch_(**tensors, lr=0.01, batch_size=16)
+
+
+@pytest.mark.parametrize("n_users", [64, 500], ids=["padded copy", "tables as they are"])
+def test_a_result_that_is_no_float_is_found_when_no_error_meets_it(n_users: int) -> None:
+    """A step leaves the range of floats at the last visit to its row."""
+    tensors = problem(300, 10, n_users=n_users)
+    tensors["users"] = torch.arange(300, dtype=torch.int32) % 60
+    row = int(tensors["order"][-1])
+    tensors["users"][row] = 60  # this user occurs once
+    tensors["items"][row] = 8
+    tensors["user"][60] = 0
+    tensors["item"][8] = 1e33
+    tensors["ratings"][row] = 1e9
+    tensors["items"][torch.arange(300) != row] %= 8
+    tensors["user"][61:] = float("nan")  # who does not occur does not matter
+    place = rf"result is not finite in batch 4, at position 299 of order \(row {row}\)"
+    with pytest.raises(SpoiltTablesError, match=place):
+        mf_sgd_epoch_(**tensors, lr=1e-3, batch_size=64)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_divergence_in_a_long_epoch_with_a_second_thread(threads: int) -> None:
+    tensors = problem(100_000, 10, n_users=1000, n_items=1000)
+    row = int(tensors["order"][50_000])
+    tensors["users"][row] = 999
+    tensors["users"][tensors["order"][:50_000]] %= 999
+    tensors["user"][999] = float("nan")
+    with torch_threads(threads), pytest.raises(SpoiltTablesError, match=rf"50000 .*row {row}"):
+        mf_sgd_epoch_(**tensors, lr=1e-4, batch_size=256)
 
 
 def test_divergence_names_batch_position_and_row(device: str) -> None:
