@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from scdr.data import Interactions, TrainingData
 from scdr.methods.base import FitContext
 from scdr.models import Factors, PretrainConfig, pretrain
+from scdr.ops.threads import torch_threads
 
 _DOMAINS = ("source", "target", "joint")
 
@@ -67,6 +68,7 @@ def pretrain_domains(
     workers = 1 if config.optimizer == "dense_adam" else min(context.threads, 2)
     with (
         context.progress.timed("pretrain"),
+        torch_threads(context.threads // workers),
         ThreadPoolExecutor(max_workers=workers) as pool,
     ):
         source, target = (

@@ -139,6 +139,8 @@ def pretrain(
     """
     generator = np.random.default_rng(seed)
     factors = _initial(interactions, config, generator, device)
+    # Shuffling by NumPy takes twice as long, and longer than an epoch.
+    shuffles = torch.Generator().manual_seed(int(generator.integers(2**63)))
     users = torch.from_numpy(interactions.users).to(device)  # [n]
     items = torch.from_numpy(interactions.items).to(device)  # [n]
     ratings = torch.from_numpy(interactions.ratings).to(device)  # [n]
@@ -161,7 +163,7 @@ def pretrain(
     dense = config.optimizer == "dense_adam"
     train_epoch = DenseAdamEpoch(factors) if dense else partial(mf_sgd_epoch_, adam=adam)
     for epoch in range(config.epochs):
-        order = torch.from_numpy(generator.permutation(len(interactions))).to(device)
+        order = torch.randperm(len(interactions), generator=shuffles, dtype=torch.int32).to(device)
         sharp = epoch >= config.epochs - config.sharp_epochs
         try:
             squared_error = train_epoch(

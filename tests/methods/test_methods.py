@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from scdr.data import ColdStartSplit, cold_start_split, planted, source_users
 from scdr.evaluation import rating_metrics
-from scdr.methods import CONTROLS, METHODS, FitContext
+from scdr.methods import CONTROLS, METHODS, FitContext, pretraining
+from scdr.models import PretrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +55,18 @@ def test_a_target_only_method_learns_nothing_of_a_cold_user(
     own = predictor.source_vectors[:, :10].numpy()
     assert np.abs(own.mean(0)).max() < 0.01
     assert own.std() == pytest.approx(0.1, rel=0.02)
+
+
+def test_domains_that_are_trained_side_by_side_share_the_threads(
+    taste: tuple[ColdStartSplit, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def threads_inside(*_: object) -> int:
+        return torch.get_num_threads()
+
+    monkeypatch.setattr(pretraining, "pretrain_domain", threads_inside)
+    before = torch.get_num_threads()
+    for threads, inside in ((1, 1), (2, 1), (4, 2)):
+        context = FitContext(threads=threads)
+        both = pretraining.pretrain_domains(taste[0].training, PretrainConfig(), context)
+        assert both == (inside, inside)
+    assert torch.get_num_threads() == before
