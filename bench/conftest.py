@@ -55,3 +55,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 f"  {entry['implementation']:<18} threads {entry['threads']} "
                 f"{entry[figure]:>10.1f} ns {ratio}"
             )
+        for threads, own in sorted(ours.items()):
+            torches = [
+                entry
+                for entry in entries
+                if entry["threads"] == threads and entry["implementation"].startswith("torch")
+            ]
+            if torches:
+                best = min(torches, key=lambda e: e[figure])
+                terminalreporter.write_line(
+                    f"  best torch formulation, threads {threads}: {best['implementation']}, "
+                    f"{best[figure] / own:.1f} x"
+                )
