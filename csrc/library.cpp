@@ -22,5 +22,16 @@ STABLE_TORCH_LIBRARY(scdr, m) {
   m.def(
       "recommend_topk(Tensor user_vectors, Tensor item_vectors, int k, *, Tensor? offsets=None, "
       "Tensor? exclude_offsets=None, Tensor? exclude_items=None) -> (Tensor, Tensor)");
+  m.def(
+      "mapping_sgd_epoch_(Tensor(a!) user, Tensor item, Tensor(b!) w1, Tensor(c!)? b1, "
+      "Tensor(d!) w2, Tensor(e!)? b2, Tensor users, Tensor items, Tensor ratings, Tensor order, *, "
+      "float lr, int batch_size, int steps, float? step_size=None, float radius, "
+      "float weight_decay=0.0, float? clip_norm=None, bool train_user=True, "
+      "Tensor(f!)? adam_step=None, float beta1=0.9, float beta2=0.999, float eps=1e-8, "
+      "Tensor(g!)? user_first=None, Tensor(h!)? user_second=None, "
+      "Tensor(i!)? w1_first=None, Tensor(j!)? w1_second=None, "
+      "Tensor(k!)? b1_first=None, Tensor(l!)? b1_second=None, "
+      "Tensor(m!)? w2_first=None, Tensor(n!)? w2_second=None, "
+      "Tensor(o!)? b2_first=None, Tensor(p!)? b2_second=None) -> Tensor");
   m.def("tanh(Tensor x) -> Tensor");
 }

@@ -16,7 +16,8 @@
 
 namespace scdr {
 
-constexpr int kMostPgdWidth = 256;  // of a user or item vector, and of the hidden layer
+// Of a user or item vector, which may be 256 factors and a bias, and of the hidden layer.
+constexpr int kMostPgdWidth = 257;
 
 struct PgdMlp {
   const float* w1;  // [hidden, d_source]
@@ -57,10 +58,11 @@ SCDR_INLINE void pgd_readout(const PgdMlp& mlp, int j, const Pack* item, Pack* r
   for (int i = 0; i < J; ++i) readout[j + i] = sum[i];
 }
 
-// What J hidden units from number j on add to the error and to the slope W1' (c (1 - h^2)).
-template <class Pack, int D, int J>
+// What J hidden units from number j on add to the error and to the slope W1' (c (1 - h^2)); keep is
+// told of each unit's h and c (1 - h^2).
+template <class Pack, int D, int J, class Keep>
 SCDR_INLINE void pgd_hidden(const PgdMlp& mlp, int j, const Pack* x, const Pack* readout,
-                            Pack& error, Pack* slope) {
+                            Pack& error, Pack* slope, const Keep& keep) {
   const int n = D > 0 ? D : mlp.d_source;
   const float* weight = mlp.w1 + j * n;
   Pack unit[J];
@@ -76,12 +78,29 @@ SCDR_INLINE void pgd_hidden(const PgdMlp& mlp, int j, const Pack* x, const Pack*
     const Pack h = tanh(unit[i]), c = readout[j + i];
     error = fma(c, h, error);
     unit[i] = c * fma(-h, h, Pack::all(1.0f));
+    keep(j + i, h, unit[i]);
   }
   SCDR_UNROLL_KNOWN
   for (int k = 0; k < n; ++k) {
     SCDR_UNROLL_KNOWN
     for (int i = 0; i < J; ++i) slope[k] = fma(Pack::all(weight[i * n + k]), unit[i], slope[k]);
   }
+}
+
+// The error at x, and the slope of it over x.
+template <class Pack, int D, int J, class Keep>
+SCDR_INLINE Pack pgd_error(const PgdMlp& mlp, const Pack* x, const Pack* readout, Pack shift,
+                           Pack* slope, const Keep& keep) {
+  const int n = D > 0 ? D : mlp.d_source;
+  SCDR_UNROLL_KNOWN
+  for (int k = 0; k < n; ++k) slope[k] = Pack::all(0.0f);
+  Pack error = shift;
+  int j = 0;
+  for (; j + J <= mlp.hidden; j += J)
+    pgd_hidden<Pack, D, J>(mlp, j, x, readout, error, slope, keep);
+  if constexpr (J > 1)
+    for (; j < mlp.hidden; ++j) pgd_hidden<Pack, D, 1>(mlp, j, x, readout, error, slope, keep);
+  return error;
 }
 
 // Summed 16 at a time: one long sum could round by more than the ball allows.
@@ -99,44 +118,31 @@ SCDR_INLINE Pack pgd_norm(const Pack* delta, int d) {
   return root(total);
 }
 
-// D = d_source where it is known when compiling, else 0; J hidden units are worked on at a time.
+// The readout c; returns the shift s.
+template <class Pack>
+SCDR_INLINE Pack pgd_fold_item(const PgdMlp& mlp, const Pack* item, Pack rating, Pack* readout) {
+  Pack shift = -rating;
+  for (int t = 0; t < mlp.d_target; ++t)
+    shift = fma(Pack::all(pgd_bias(mlp.b2, t)), item[t], shift);
+  int j = 0;
+  for (; j + 4 <= mlp.hidden; j += 4) pgd_readout<Pack, 4>(mlp, j, item, readout);
+  for (; j < mlp.hidden; ++j) pgd_readout<Pack, 1>(mlp, j, item, readout);
+  return shift;
+}
+
+// All steps: delta in units of the step size. x and slope are scratch of d_source packs.
 template <class Pack, int D, int J>
-SCDR_INLINE void pgd_perturb_mlp(const PgdMlp& mlp, const PgdRows& rows, std::int64_t row,
-                                 int count) {
-  constexpr int most = D > 0 ? D : kMostPgdWidth;
-  const int n = D > 0 ? D : mlp.d_source, hidden = mlp.hidden, d_target = mlp.d_target;
-  Pack user[most], delta[most], x[most], slope[most], readout[kMostPgdWidth];
-
-  Pack shift = Pack::all(0.0f) - Pack::column(rows.rating + row, 1, count);
-  {
-    Pack item[kMostPgdWidth];
-    for (int t = 0; t < d_target; ++t) {
-      item[t] = Pack::column(rows.item + row * d_target + t, d_target, count);
-      shift = fma(Pack::all(pgd_bias(mlp.b2, t)), item[t], shift);
-    }
-    int j = 0;
-    for (; j + 4 <= hidden; j += 4) pgd_readout<Pack, 4>(mlp, j, item, readout);
-    for (; j < hidden; ++j) pgd_readout<Pack, 1>(mlp, j, item, readout);
-  }
-  SCDR_UNROLL_KNOWN
-  for (int k = 0; k < n; ++k) {
-    user[k] = Pack::column(rows.user + row * n + k, n, count);
-    delta[k] = Pack::all(0.0f);
-  }
-
+SCDR_INLINE void pgd_ascend(const PgdMlp& mlp, const Pack* user, const Pack* readout, Pack shift,
+                            Pack* x, Pack* slope, Pack* delta) {
+  const int n = D > 0 ? D : mlp.d_source;
   const Pack step_size = Pack::all(mlp.step_size);
+  SCDR_UNROLL_KNOWN
+  for (int k = 0; k < n; ++k) delta[k] = Pack::all(0.0f);
   for (std::int64_t step = 0; step < mlp.steps; ++step) {
     SCDR_UNROLL_KNOWN
-    for (int k = 0; k < n; ++k) {
-      x[k] = fma(step_size, delta[k], user[k]);
-      slope[k] = Pack::all(0.0f);
-    }
-    Pack error = shift;
-    int j = 0;
-    for (; j + J <= hidden; j += J) pgd_hidden<Pack, D, J>(mlp, j, x, readout, error, slope);
-    if constexpr (J > 1)
-      for (; j < hidden; ++j) pgd_hidden<Pack, D, 1>(mlp, j, x, readout, error, slope);
-    const Pack toward = sign(error);
+    for (int k = 0; k < n; ++k) x[k] = fma(step_size, delta[k], user[k]);
+    const Pack toward = sign(
+        pgd_error<Pack, D, J>(mlp, x, readout, shift, slope, [](int, const Pack&, const Pack&) {}));
     SCDR_UNROLL_KNOWN
     for (int k = 0; k < n; ++k) delta[k] = fma(toward, sign(slope[k]), delta[k]);
     const Pack norm = max(Pack::all(1e-12f), pgd_norm<Pack, D>(delta, n));
@@ -144,9 +150,27 @@ SCDR_INLINE void pgd_perturb_mlp(const PgdMlp& mlp, const PgdRows& rows, std::in
     SCDR_UNROLL_KNOWN
     for (int k = 0; k < n; ++k) delta[k] = delta[k] * shrink;
   }
+}
+
+// D = d_source where it is known when compiling, else 0; J hidden units are worked on at a time.
+template <class Pack, int D, int J>
+SCDR_INLINE void pgd_perturb_mlp(const PgdMlp& mlp, const PgdRows& rows, std::int64_t row,
+                                 int count) {
+  constexpr int most = D > 0 ? D : kMostPgdWidth;
+  const int n = D > 0 ? D : mlp.d_source, d_target = mlp.d_target;
+  Pack user[most], delta[most], x[most], slope[most], readout[kMostPgdWidth], shift;
+  {
+    Pack item[kMostPgdWidth];
+    for (int t = 0; t < d_target; ++t)
+      item[t] = Pack::column(rows.item + row * d_target + t, d_target, count);
+    shift = pgd_fold_item(mlp, item, Pack::column(rows.rating + row, 1, count), readout);
+  }
+  SCDR_UNROLL_KNOWN
+  for (int k = 0; k < n; ++k) user[k] = Pack::column(rows.user + row * n + k, n, count);
+  pgd_ascend<Pack, D, J>(mlp, user, readout, shift, x, slope, delta);
   SCDR_UNROLL_KNOWN
   for (int k = 0; k < n; ++k)
-    store_column(rows.delta + row * n + k, n, count, step_size * delta[k]);
+    store_column(rows.delta + row * n + k, n, count, Pack::all(mlp.step_size) * delta[k]);
 }
 
 }  // namespace scdr

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from scdr.errors import DivergenceError
@@ -21,7 +22,9 @@ from scdr.hyperparameters import (
     SearchSpace,
 )
 from scdr.models.factors import TargetItems
-from scdr.ops import sharp_mapping_loss
+from scdr.ops import mapping_sgd_epoch_
+from scdr.ops.adam import AdamState
+from scdr.ops.mf_sgd_epoch import SpoiltTablesError
 from scdr.ops.threads import one_thread
 from scdr.progress import Advance
 
@@ -32,12 +35,13 @@ class MappingConfig:
 
     __pydantic_config__ = STRICT
 
-    hidden: PositiveCount = 50
-    """Hidden units of the d - hidden - d tanh network."""
+    hidden: Annotated[int, Field(ge=1, le=256)] = 50
+    """Hidden units of the d - hidden - d tanh network, at most 256."""
     epochs: Count = 40
     """Passes over the target ratings of training users, at most."""
     optimizer: Literal["sgd", "adam"] = "adam"
-    """Optimiser of the mapping and of the training users' source vectors."""
+    """Optimiser of the mapping and of the training users' source vectors; of these, adam updates
+    in a batch those that occur in it."""
     learning_rate: Positive = 0.001
     """Learning rate on the mean over a batch."""
     batch_size: PositiveCount = 256
@@ -127,7 +131,6 @@ def draw_linear(layer: nn.Linear, generator: torch.Generator) -> None:
         nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
 
 
-@one_thread()
 def train_mapping(
     source_vectors: Tensor,
     items: TargetItems,
@@ -157,10 +160,11 @@ def train_mapping(
     Raises:
         DivergenceError: the loss left the finite numbers.
     """
-    scale = _Scale.of(source_vectors, enabled=config.standardise)
-    vectors = scale.apply(source_vectors)  # [U_s, d_source]
+    with one_thread():
+        scale = _Scale.of(source_vectors, enabled=config.standardise)
+        vectors = scale.apply(source_vectors)  # [U_s, d_source]
     trained_users, row_user = torch.unique(training.users, return_inverse=True)  # [T], [n]
-    user = vectors[trained_users].requires_grad_(config.train_user)  # [T, d_source]
+    user = vectors[trained_users]  # [T, d_source]
     generator = torch.Generator().manual_seed(_torch_seed(seed))
     mapping = tanh_mlp(
         vectors.shape[1],
@@ -169,32 +173,41 @@ def train_mapping(
         zero_readout=config.zero_readout,
         generator=generator,
     ).to(vectors.device)
+    mapping.requires_grad_(False)
 
-    parameters = [*mapping.parameters(), *([user] if config.train_user else [])]
-    optimizer = _optimizer(mapping, user, config)
+    adam = _adam(mapping, user, config)
+    users, rated = row_user.int(), training.items.int()  # [n]
     residual = training.ratings - items.offsets[training.items]  # [n]
+    item = items.vectors.contiguous()  # [I, d_target]
     best = _Best(config, mapping, user)
     for epoch in range(config.epochs):
         order = torch.randperm(len(residual), generator=generator).to(vectors.device)
-        total = 0.0
-        for rows in order.split(config.batch_size):
-            loss = sharp_mapping_loss(
-                user[row_user[rows]],
-                items.vectors[training.items[rows]],
-                residual[rows],
+        try:
+            total = mapping_sgd_epoch_(
+                user,
+                item,
                 mapping,
+                users,
+                rated,
+                residual,
+                order,
+                lr=config.learning_rate,
+                batch_size=config.batch_size,
                 steps=config.steps,
                 step_size=config.step_size,
                 radius=config.radius,
-            )  # [B]
-            optimizer.zero_grad(set_to_none=True)
-            loss.mean().backward()
-            if config.clip_norm is not None:
-                nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-            optimizer.step()
-            total += float(loss.detach().sum())
-            _check_finite(total, parameters, epoch, config.epochs)
-        values = {"loss": math.sqrt(total / max(len(residual), 1))}
+                weight_decay=config.weight_decay,
+                clip_norm=config.clip_norm,
+                train_user=config.train_user,
+                adam=adam,
+            )
+        except SpoiltTablesError as error:
+            raise DivergenceError(
+                "training diverged: the loss or a weight is not finite",
+                where=f"mapping, epoch {epoch + 1} of {config.epochs}",
+                fix="lower --mapping.learning-rate or --mapping.radius, or set --mapping.clip-norm",
+            ) from error
+        values = {"loss": math.sqrt(float(total) / max(len(residual), 1))}
         if validation is not None and len(validation.ratings):
             values["validation"] = _rmse(mapping, vectors, items, validation)
         advance(**values)
@@ -202,36 +215,23 @@ def train_mapping(
             break
     user = best.restore()
     vectors = vectors.index_copy(0, trained_users, user)
-    return scale.fold_into(mapping), scale.undo(vectors)
+    with one_thread():
+        return scale.fold_into(mapping), scale.undo(vectors)
 
 
-def _optimizer(mapping: nn.Module, user: Tensor, config: MappingConfig) -> torch.optim.Optimizer:
-    groups: list[dict[str, object]] = [
-        # torch adds weight_decay * W to the gradient of what is here weight_decay * ||W||^2.
-        {"params": list(mapping.parameters()), "weight_decay": 2 * config.weight_decay}
-    ]
-    if config.train_user:
-        groups.append({"params": [user]})
-    if config.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=config.learning_rate)
-    return torch.optim.SGD(groups, lr=config.learning_rate)
+def _adam(mapping: nn.Sequential, user: Tensor, config: MappingConfig) -> AdamState | None:
+    if config.optimizer == "sgd":
+        return None
+    w1, b1, w2, b2 = mapping.parameters()
+    return AdamState.zeros(user=user if config.train_user else None, w1=w1, b1=b1, w2=w2, b2=b2)
 
 
+@one_thread()
 @torch.no_grad()
 def _rmse(mapping: nn.Module, vectors: Tensor, items: TargetItems, rows: MappingRows) -> float:
     mapped = mapping(vectors[rows.users])  # [n, d_target]
     prediction = (mapped * items.vectors[rows.items]).sum(1) + items.offsets[rows.items]
     return float(((prediction - rows.ratings) ** 2).mean().sqrt())
-
-
-def _check_finite(total: float, parameters: list[Tensor], epoch: int, epochs: int) -> None:
-    sums = torch.stack([parameter.detach().sum() for parameter in parameters])
-    if not (math.isfinite(total) and sums.isfinite().all()):
-        raise DivergenceError(
-            "training diverged: the loss or a weight is not finite",
-            where=f"mapping, epoch {epoch + 1} of {epochs}",
-            fix="lower --mapping.learning-rate or --mapping.radius, or set --mapping.clip-norm",
-        )
 
 
 class _Best:
@@ -250,7 +250,7 @@ class _Best:
             self.rmse, self.waited = rmse, 0
             self.kept = (
                 copy.deepcopy(self.mapping.state_dict()),
-                self.user.detach().clone(),
+                self.user.clone(),
             )
         else:
             self.waited += 1
@@ -259,7 +259,7 @@ class _Best:
     def restore(self) -> Tensor:
         """Put the kept weights back; the user vectors `[T, d_source]` that go with them."""
         if self.kept is None:
-            return self.user.detach()
+            return self.user
         self.mapping.load_state_dict(self.kept[0])
         return self.kept[1]
 
@@ -290,7 +290,7 @@ class _Scale:
         assert isinstance(first, nn.Linear)
         first.weight.div_(self.deviation)
         first.bias.sub_(first.weight @ self.mean)
-        return mapping.requires_grad_(False)
+        return mapping
 
 
 def _torch_seed(seed: tuple[int, ...]) -> int:

@@ -2,6 +2,7 @@
 
 from scdr.ops.fgsm_perturb import fgsm_perturb
 from scdr.ops.lipschitz import lipschitz_bound, lipschitz_ratio
+from scdr.ops.mapping_sgd_epoch import mapping_sgd_epoch_
 from scdr.ops.mf_sgd_epoch import mf_sgd_epoch_
 from scdr.ops.pgd_perturb import pgd_perturb
 from scdr.ops.recommend_topk import recommend_topk
@@ -12,6 +13,7 @@ __all__ = [
     "fgsm_perturb",
     "lipschitz_bound",
     "lipschitz_ratio",
+    "mapping_sgd_epoch_",
     "mf_sgd_epoch_",
     "pgd_perturb",
     "recommend_topk",

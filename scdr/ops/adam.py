@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,3 +58,27 @@ class AdamState:
             beta2=beta2,
             eps=eps,
         )
+
+
+def native_arguments(
+    adam: AdamState | None, tables: Iterable[str]
+) -> tuple[dict[str, Any], Tensor | None]:
+    """What a native op takes for `adam`, and the tensor in which it counts batches.
+
+    Raises:
+        ValueError: `adam` has moments of other tables than these.
+    """
+    if adam is None:
+        return {}, None
+    names = sorted(tables)
+    for which, moments in (("first", adam.first), ("second", adam.second)):
+        if sorted(moments) != names:
+            raise ValueError(f"adam.{which} is of {sorted(moments)}; the tables given are {names}")
+    count = torch.tensor(adam.step, dtype=torch.int64)
+    arguments = {
+        f"{name}_{which}": moments[name]
+        for which, moments in (("first", adam.first), ("second", adam.second))
+        for name in names
+    }
+    settings = {"beta1": adam.beta1, "beta2": adam.beta2, "eps": adam.eps}
+    return {**arguments, **settings, "adam_step": count}, count

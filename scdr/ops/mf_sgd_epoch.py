@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from scdr.ops import _native  # noqa: F401  (registers the op)
-from scdr.ops.adam import AdamState
+from scdr.ops.adam import AdamState, native_arguments
 from scdr.ops.perturbation import Inner
 from scdr.ops.slices import SliceProgress, in_slices
 
@@ -126,7 +124,9 @@ def mf_sgd_epoch_(
             batches before, and a batch with such an error is not applied.
     """
     tables = {"user": user, "item": item, "user_bias": user_bias, "item_bias": item_bias}
-    moments, count = _flat(adam, {name for name, table in tables.items() if table is not None})
+    moments, count = native_arguments(
+        adam, [name for name, table in tables.items() if table is not None]
+    )
     try:
         return in_slices(
             lambda: torch.ops.scdr.mf_sgd_epoch_(
@@ -164,22 +164,3 @@ def mf_sgd_epoch_(
     finally:
         if adam is not None and count is not None:
             adam.step = int(count)
-
-
-def _flat(adam: AdamState | None, tables: set[str]) -> tuple[dict[str, Any], Tensor | None]:
-    """The native op's arguments for `adam`, and the tensor in which it counts batches."""
-    if adam is None:
-        return {}, None
-    for name, moments in (("first", adam.first), ("second", adam.second)):
-        if moments.keys() != tables:
-            raise ValueError(
-                f"adam.{name} is of {sorted(moments)}; the tables given are {sorted(tables)}"
-            )
-    count = torch.tensor(adam.step, dtype=torch.int64)
-    arguments = {
-        f"{table}_{moment}": moments[table]
-        for moment, moments in (("first", adam.first), ("second", adam.second))
-        for table in tables
-    }
-    settings = {"beta1": adam.beta1, "beta2": adam.beta2, "eps": adam.eps}
-    return {**arguments, **settings, "adam_step": count}, count

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Inner = Literal["pgd", "exact"]
 MappingFunction = Callable[[Tensor], Tensor]
@@ -20,6 +20,16 @@ def row_norms(vectors: Tensor) -> Tensor:
     """The l2 norm of each row of `[B, d]`, `[B, 1]`, kept above `NORM_FLOOR`."""
     norms: Tensor = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
     return norms.clamp_min(NORM_FLOOR)
+
+
+def tanh_layers(mapping: MappingFunction | None) -> tuple[nn.Linear, nn.Linear] | None:
+    """The two linear layers of `Linear - Tanh - Linear`, None for any other mapping."""
+    if type(mapping) is not nn.Sequential or len(mapping) != 3:
+        return None
+    first, middle, second = mapping
+    if type(first) is nn.Linear and type(middle) is nn.Tanh and type(second) is nn.Linear:
+        return first, second
+    return None
 
 
 def resolve_step_size(step_size: float | None, width: int) -> float:

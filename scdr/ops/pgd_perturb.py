@@ -14,10 +14,11 @@ from scdr.ops.perturbation import (
     check_rows,
     resolve_step_size,
     row_norms,
+    tanh_layers,
 )
 
 # What the native op takes. A library built without CUDA has it for the CPU only.
-WIDEST = 256
+WIDEST = 257
 OP = "pgd_perturb_mlp: "
 DEVICES = ("cpu", "cuda") if _native._C.build_facts()["cuda_architectures"] else ("cpu",)
 
@@ -50,7 +51,7 @@ def pgd_perturb(
     is onto the l2 ball of `radius` around 0, `sgn(0) = 0`, and f is `mapping`.
 
     The identity and a linear map have a closed form. For `Linear - Tanh - Linear` the item is
-    folded into the readout; with float32 tensors and widths up to 256 all steps are one native op,
+    folded into the readout; with float32 tensors and widths up to 257 all steps are one native op,
     whose result does not depend on the number of threads or on the other rows, and which works
     inside `torch.compile(fullgraph=True)`. Any other callable goes through autograd, with the same
     result.
@@ -76,7 +77,7 @@ def pgd_perturb(
     check_perturbation(steps, step_size, radius, inner)
     check_rows(user, item, rating, same_width=mapping is None)
     step_size = resolve_step_size(step_size, user.shape[1])
-    layers = _layers(mapping)
+    layers = tanh_layers(mapping)
     if layers is not None and inner == "pgd" and _is_native(user, item, layers[0]):
         return _native_tanh_mlp(
             user, item, rating, *layers, steps=steps, step_size=step_size, radius=radius
@@ -119,16 +120,6 @@ def _closed_form(
     signs = torch.sgn(direction)  # [B, d]
     at_the_ball = radius / row_norms(signs)  # [B, 1]
     return at_the_ball.clamp_max(steps * step_size) * toward * signs
-
-
-def _layers(mapping: MappingFunction | None) -> tuple[nn.Linear, nn.Linear] | None:
-    """The two linear layers of `Linear - Tanh - Linear`, None for any other mapping."""
-    if type(mapping) is not nn.Sequential or len(mapping) != 3:
-        return None
-    first, middle, second = mapping
-    if type(first) is nn.Linear and type(middle) is nn.Tanh and type(second) is nn.Linear:
-        return first, second
-    return None
 
 
 def _is_native(user: Tensor, item: Tensor, first: nn.Linear) -> bool:

@@ -7,7 +7,7 @@ perturb by the loop of PGD where the kernels use its closed form.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scdr.ops.adam import AdamState
 from scdr.ops.perturbation import Inner, MappingFunction, resolve_step_size, row_norms
@@ -139,14 +139,90 @@ def mf_sgd_epoch_(
 
 
 def _adam_update(
-    adam: AdamState, name: str, table: Tensor, rows: Tensor, gradient: Tensor, lr: float
+    adam: AdamState,
+    name: str,
+    table: Tensor,
+    rows: Tensor,
+    gradient: Tensor,
+    lr: float,
+    eps: float | None = None,
 ) -> None:
     """The moments of these rows take in their gradient, and the rows move by them."""
     first, second = adam.first[name], adam.second[name]
     first[rows] += (1 - adam.beta1) * (gradient - first[rows])
     second[rows] += (1 - adam.beta2) * (gradient.square() - second[rows])
     size = lr * (1 - adam.beta2**adam.step) ** 0.5 / (1 - adam.beta1**adam.step)
-    table[rows] -= size * first[rows] / (second[rows].sqrt() + adam.eps)
+    table[rows] -= size * first[rows] / (second[rows].sqrt() + (adam.eps if eps is None else eps))
+
+
+def mapping_sgd_epoch_(
+    user: Tensor,
+    item: Tensor,
+    mapping: nn.Sequential,
+    users: Tensor,
+    items: Tensor,
+    ratings: Tensor,
+    order: Tensor,
+    *,
+    lr: float,
+    batch_size: int,
+    steps: int,
+    step_size: float | None = None,
+    radius: float,
+    weight_decay: float = 0.0,
+    clip_norm: float | None = None,
+    train_user: bool = True,
+    adam: AdamState | None = None,
+) -> Tensor:
+    """`scdr.ops.mapping_sgd_epoch_`, batch after batch, by autograd (Eq. 8, 9, 15)."""
+    weights = dict(zip(("w1", "b1", "w2", "b2"), _parameters(mapping), strict=True))
+    tables = {name: weight for name, weight in weights.items() if weight is not None}
+    if train_user:
+        tables["user"] = user
+    total = torch.zeros((), dtype=torch.float64, device=user.device)
+    for rows in order.long().split(batch_size):
+        if len(rows) == 0:
+            continue
+        with torch.enable_grad():
+            leaves = {name: table.detach().requires_grad_() for name, table in tables.items()}
+            u, v = leaves.get("user", user)[users[rows].long()], item[items[rows].long()]
+
+            def mapped(x: Tensor, leaves: dict[str, Tensor] = leaves) -> Tensor:
+                hidden = torch.tanh(nn.functional.linear(x, leaves["w1"], leaves.get("b1")))
+                return nn.functional.linear(hidden, leaves["w2"], leaves.get("b2"))
+
+            residual = ratings[rows]  # [B]
+            delta = pgd_perturb(
+                u.detach(), v, residual, mapped, steps=steps, step_size=step_size, radius=radius
+            )
+            error = (mapped(u + delta) * v).sum(1) - residual  # [B]
+            gradients = torch.autograd.grad(error.square().mean(), list(leaves.values()))
+        total += error.detach().double().square().sum()
+        norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+        scale = 1.0 if clip_norm is None else min(1.0, clip_norm / (float(norm) + 1e-6))
+        if adam is not None:
+            adam.step += 1
+            # torch.optim.Adam, but not SparseAdam, has eps beside the corrected root.
+            eps = adam.eps * (1 - adam.beta2**adam.step) ** 0.5
+        with torch.no_grad():
+            for (name, table), gradient in zip(tables.items(), gradients, strict=True):
+                of_user = name == "user"
+                at = (
+                    users[rows].long().unique()
+                    if of_user
+                    else torch.arange(len(table), device=table.device)
+                )
+                taken = scale * gradient[at] + (0.0 if of_user else 2 * weight_decay) * table[at]
+                if adam is None:
+                    table[at] -= lr * taken
+                else:
+                    _adam_update(adam, name, table, at, taken, lr, None if of_user else eps)
+    return total
+
+
+def _parameters(mapping: nn.Sequential) -> tuple[Tensor | None, ...]:
+    first, _, second = mapping
+    return first.weight, first.bias, second.weight, second.bias  # type: ignore[return-value]
 
 
 def recommend_topk(

@@ -263,7 +263,7 @@ def op_arguments(device: str) -> tuple[dict[str, Any], dict[str, Any]]:
     [
         ("user", torch.zeros(20, 9)),
         ("user", torch.zeros(20, 10).double()),
-        ("user", torch.zeros(20, 257)),
+        ("user", torch.zeros(20, 258)),
         ("item", torch.zeros(19, 10)),
         ("item", torch.zeros(20, 0)),
         ("rating", torch.zeros(20, 1)),
