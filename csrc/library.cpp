@@ -18,7 +18,7 @@ STABLE_TORCH_LIBRARY(scdr, m) {
       "Tensor(l!)? item_bias_first=None, Tensor(m!)? item_bias_second=None) -> Tensor");
   m.def(
       "pgd_perturb_mlp(Tensor user, Tensor item, Tensor rating, Tensor w1, Tensor? b1, "
-      "Tensor w2, Tensor? b2, *, int steps, float step_size, float radius) -> Tensor");
+      "Tensor w2, Tensor? b2, *, int steps, float? step_size=None, float radius) -> Tensor");
   m.def(
       "recommend_topk(Tensor user_vectors, Tensor item_vectors, int k, *, Tensor? offsets=None, "
       "Tensor? exclude_offsets=None, Tensor? exclude_items=None) -> (Tensor, Tensor)");
@@ -33,5 +33,18 @@ STABLE_TORCH_LIBRARY(scdr, m) {
       "Tensor(k!)? b1_first=None, Tensor(l!)? b1_second=None, "
       "Tensor(m!)? w2_first=None, Tensor(n!)? w2_second=None, "
       "Tensor(o!)? b2_first=None, Tensor(p!)? b2_second=None) -> Tensor");
+  m.def(
+      "sharp_mf_loss(Tensor user, Tensor item, Tensor rating, *, int steps, float step_size, "
+      "float radius, str inner) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "sharp_mf_loss_backward(Tensor grad, Tensor user, Tensor item, Tensor error, Tensor along, "
+      "*, str inner) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "sharp_mapping_loss(Tensor user, Tensor item, Tensor rating, Tensor w1, Tensor? b1, "
+      "Tensor w2, Tensor? b2, *, int steps, float step_size, float radius) -> (Tensor, Tensor)");
+  m.def(
+      "sharp_mapping_loss_backward(Tensor grad, Tensor moved, Tensor item, Tensor rating, "
+      "Tensor w1, Tensor? b1, Tensor w2, Tensor? b2, *, bool item_too) "
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("tanh(Tensor x) -> Tensor");
 }

@@ -1,6 +1,8 @@
 // The arguments of pgd_perturb_mlp, checked, as its CPU and CUDA sides take them.
 #pragma once
 
+#include <torch/csrc/stable/ops.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -19,11 +21,11 @@ struct PgdMlpRequest {
   std::int64_t rows;
 };
 
-inline void throw_if_not_finite(unsigned not_finite) {
+inline void throw_if_not_finite(const char* op, unsigned not_finite) {
   const char* what = "holds a value that is not finite";
-  check((not_finite & kNotFiniteUser) == 0, kPgdPerturbMlp, "user", what);
-  check((not_finite & kNotFiniteItem) == 0, kPgdPerturbMlp, "item", what);
-  check((not_finite & kNotFiniteRating) == 0, kPgdPerturbMlp, "rating", what);
+  check((not_finite & kNotFiniteUser) == 0, op, "user", what);
+  check((not_finite & kNotFiniteItem) == 0, op, "item", what);
+  check((not_finite & kNotFiniteRating) == 0, op, "rating", what);
 }
 
 inline void check_width(const char* op, const char* name, const Tensor& tensor, std::int64_t axis) {
@@ -40,7 +42,9 @@ inline PgdMlp check_mlp(const char* op, const Tensor& user, const Tensor& item, 
                         std::optional<double> given_step_size, double radius) {
   constexpr auto f32 = ScalarType::Float;
   check(steps >= 0, op, "steps", "must not be negative, not ", steps);
-  if (given_step_size) check_not_negative(op, "step_size", *given_step_size);
+  if (given_step_size)
+    check(std::isfinite(*given_step_size) && *given_step_size > 0.0, op, "step_size",
+          "must be finite and positive, not ", *given_step_size);
   check_not_negative(op, "radius", radius);
   check_width(op, "user", user, 1);
   check_width(op, "item", item, 1);
@@ -71,9 +75,21 @@ inline PgdMlp check_mlp(const char* op, const Tensor& user, const Tensor& item, 
           .reach = moves ? static_cast<float>(radius / step) : 0.0f};
 }
 
+// A thread of the CPU is worth waking for so many rows: some 500,000 multiply-adds, of the order of
+// 10 microseconds. A tanh costs about 16 of them.
+inline std::int64_t rows_worth_thread(const PgdMlp& mlp) {
+  const std::int64_t row =
+      mlp.hidden * (mlp.d_target + (mlp.steps + 1) * (2 * mlp.d_source + std::int64_t{16}));
+  return 500'000 / row + 1;
+}
+
 inline void check_tanh(const Tensor& x) {
   check(x.scalar_type() == ScalarType::Float, "tanh", "x", "must have dtype Float");
   check(x.is_contiguous(), "tanh", "x", "must be contiguous");
+}
+
+inline void make_contiguous(Tensor& tensor) {
+  if (!tensor.is_contiguous()) tensor = torch::stable::contiguous(tensor);
 }
 
 using RunPgdMlpRequest = Tensor (*)(const PgdMlpRequest&);
@@ -81,9 +97,12 @@ using RunPgdMlpRequest = Tensor (*)(const PgdMlpRequest&);
 // The op as torch calls it; `run` does it on one kind of device.
 template <RunPgdMlpRequest run>
 Tensor pgd_perturb_mlp(Tensor user, Tensor item, Tensor rating, Tensor w1, std::optional<Tensor> b1,
-                       Tensor w2, std::optional<Tensor> b2, std::int64_t steps, double step_size,
-                       double radius) {
+                       Tensor w2, std::optional<Tensor> b2, std::int64_t steps,
+                       std::optional<double> step_size, double radius) {
   const char* op = kPgdPerturbMlp;
+  for (Tensor* tensor : {&user, &item, &rating, &w1, &w2}) make_contiguous(*tensor);
+  if (b1) make_contiguous(*b1);
+  if (b2) make_contiguous(*b2);
   const PgdMlp mlp = check_mlp(op, user, item, w1, b1, w2, b2, steps, step_size, radius);
   const std::int64_t rows = user.size(0);
   check_tensor(op, "item", item, ScalarType::Float, {rows, item.size(1)}, user);

@@ -9,23 +9,15 @@
 #include <limits>
 #include <vector>
 
+#include "cpu/block_sums.h"
 #include "cpu/scratch.h"
 #include "cpu/simd.h"
 #include "mapping_sgd_epoch_request.h"
 #include "slices.h"
 
 namespace scdr {
-namespace {
 
-// The gradient over the mapping is summed over blocks of rows and then over blocks, at any number
-// of threads. So many blocks a batch at most: each has a gradient of its own.
-constexpr std::int64_t kMostBlocks = 32;
-// A thread is worth waking for so many multiply-adds, of the order of 10 microseconds.
-constexpr std::int64_t kWorthThread = 500'000;
-// What a tanh costs beside a multiply-add.
-constexpr std::int64_t kTanhCost = 16;
-
-MappingKernel pick_kernel() {
+MappingKernel pick_mapping_kernel() {
   switch (simd_level()) {
 #if defined(__x86_64__)
     case SimdLevel::avx512:
@@ -37,6 +29,8 @@ MappingKernel pick_kernel() {
       return scalar::mapping_kernel();
   }
 }
+
+namespace {
 
 void check_finite(const char* name, const float* x, std::int64_t count) {
   const float* bad = std::find_if(x, x + count, [](float value) { return !std::isfinite(value); });
@@ -71,23 +65,20 @@ class Epoch {
  public:
   explicit Epoch(const MappingRequest& request)
       : request_(request),
-        kernel_(pick_kernel()),
+        kernel_(pick_mapping_kernel()),
         order_(request.order.const_data_ptr<Index>()),
         batch_(std::min(request.batch_size, std::max<std::int64_t>(request.visits, 1))),
-        chunks_in_block_((chunks(batch_) + kMostBlocks - 1) / kMostBlocks),
         visits_(static_cast<std::size_t>(request.visits)),
         error_(static_cast<std::size_t>(batch_)),
         user_gradient_(static_cast<std::size_t>(batch_ * request.mlp.d_source)),
         slot_user_(static_cast<std::size_t>(batch_)),
+        sums_(batch_, kMappingRows, kernel_.size_of_sums(request.mlp)),
         slot_(request.train_user ? static_cast<std::size_t>(request.n_users) : 0, kNoSlot) {
     for (std::size_t i = 0; i < 4; ++i) {
       part_[i] = size_;
       size_ += request.mapping[i].count;
     }
     gradient_.resize(static_cast<std::size_t>(size_));
-    const std::int64_t blocks = chunks(batch_) / chunks_in_block_ + 1;
-    size_of_sums_ = kernel_.size_of_sums(request.mlp);
-    sums_.resize(static_cast<std::size_t>(blocks * size_of_sums_));
     check_range("order", order_, request.visits, request.rows);
     const auto* users = request.users.const_data_ptr<std::int32_t>();
     const auto* items = request.items.const_data_ptr<std::int32_t>();
@@ -119,49 +110,28 @@ class Epoch {
  private:
   static constexpr std::int32_t kNoSlot = -1;
 
-  static std::int64_t chunks(std::int64_t rows) { return (rows + kMappingRows - 1) / kMappingRows; }
-
-  std::int64_t grain() const {
-    const PgdMlp& mlp = request_.mlp;
-    const std::int64_t d_source = mlp.d_source, d_target = mlp.d_target;
-    const std::int64_t a_unit =
-        2 * d_target + d_source + (mlp.steps + 1) * (2 * d_source + kTanhCost);
-    return std::max<std::int64_t>(
-        kWorthThread / (mlp.hidden * a_unit * kMappingRows * chunks_in_block_), 1);
-  }
-
   // The gradient of the batch over the mapping, and each row's over its user.
   void compute(std::int64_t begin, std::int64_t end) {
-    const std::int64_t block_rows = chunks_in_block_ * kMappingRows;
-    const std::int64_t blocks = (end - begin + block_rows - 1) / block_rows;
     const float scale = 2.0f / static_cast<float>(end - begin);
-    torch::stable::parallel_for(0, blocks, grain(), [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t block = first; block < last; ++block) {
-        const std::int64_t from = begin + block * block_rows;
-        compute_block(begin, from, std::min(from + block_rows, end), scale,
-                      sums_.data() + block * size_of_sums_);
-      }
-    });
-    for (std::int64_t block = 1; block < blocks; ++block) {
-      const float* more = sums_.data() + block * size_of_sums_;
-      for (std::int64_t i = 0; i < size_of_sums_; ++i)
-        sums_[static_cast<std::size_t>(i)] += more[i];
-    }
+    const float* sums =
+        sums_.run(end - begin, rows_worth_thread(request_.mlp),
+                  [&](std::int64_t from, std::int64_t to, float* add_to) {
+                    kernel_.compute(request_.mlp,
+                                    {.user = request_.user.const_data_ptr<float>(),
+                                     .item = request_.item.const_data_ptr<float>(),
+                                     .visits = visits_.data() + begin + from,
+                                     .count = static_cast<int>(to - from),
+                                     .scale = scale,
+                                     .weight = nullptr},
+                                    {.error = error_.data() + from,
+                                     .user = user_gradient_.data() + from * request_.mlp.d_source,
+                                     .item = nullptr,
+                                     .sums = add_to});
+                  });
     const auto part = [&](std::size_t i) {
       return request_.mapping[i].x != nullptr ? gradient_.data() + part_[i] : nullptr;
     };
-    kernel_.unpack(request_.mlp, sums_.data(), {part(0), part(1), part(2), part(3)});
-  }
-
-  void compute_block(std::int64_t batch, std::int64_t begin, std::int64_t end, float scale,
-                     float* sums) {
-    std::fill_n(sums, size_of_sums_, 0.0f);
-    for (std::int64_t at = begin; at < end; at += kMappingRows)
-      kernel_.compute(request_.mlp, request_.user.const_data_ptr<float>(),
-                      request_.item.const_data_ptr<float>(), visits_.data() + at,
-                      static_cast<int>(std::min<std::int64_t>(kMappingRows, end - at)), scale,
-                      error_.data() + (at - batch),
-                      user_gradient_.data() + (at - batch) * request_.mlp.d_source, sums);
+    kernel_.unpack(request_.mlp, sums, {part(0), part(1), part(2), part(3)});
   }
 
   // Sums up the gradients of each user's rows, in order of visit; they come to lie together, in
@@ -223,15 +193,14 @@ class Epoch {
   const MappingRequest& request_;
   MappingKernel kernel_;
   const Index* order_;
-  std::int64_t batch_, chunks_in_block_;
+  std::int64_t batch_;
   std::int64_t part_[4]{}, size_ = 0;  // of the gradient over the mapping
-  std::int64_t size_of_sums_;
   Scratch<MappingVisit> visits_;
   Scratch<float> error_, user_gradient_;
   Scratch<std::int32_t> slot_user_;
+  BlockSums sums_;
   std::vector<std::int32_t> slot_;  // of each user in the batch
   std::vector<float> gradient_;     // over the mapping
-  std::vector<float> sums_;         // one a block; the first becomes their sum
 };
 
 Tensor run_on_cpu(const MappingRequest& request) {

@@ -18,20 +18,36 @@ struct MappingVisit {
 // A kernel takes rows by so many at most.
 constexpr int kMappingRows = 64;
 
-// The gradient of the mapping: those of w1, b1, w2, b2 one after the other; of a bias that there is
-// not, null.
+// Gradients over w1, b1, w2, b2; null of a bias that there is not.
 struct MappingGradient {
   float *w1, *b1, *w2, *b2;
 };
 
+// Rows that are computed together: the sum over them of scale / 2 weight e^2. weight [count] may be
+// null: 1.
+struct MappingChunk {
+  const float* user;  // the whole tables
+  const float* item;
+  const MappingVisit* visits;
+  int count;
+  float scale;
+  const float* weight;
+};
+
+// What is computed of them: errors [count], and the gradients of that sum: over each row's user
+// [count, d_source], over each row's item [count, d_target] unless that is null, and over the
+// mapping, which is added to sums.
+struct MappingOutput {
+  float* error;
+  float* user;
+  float* item;
+  float* sums;
+};
+
 struct MappingKernel {
-  // How many values the sums of compute are, in an order of their own.
+  // How many values the sums over the mapping are, in an order of their own.
   std::int64_t (*size_of_sums)(const PgdMlp&);
-  // For count rows, at most kMappingRows: their errors, each one's gradient over its user
-  // [count, d_source], and the sum of their gradients over the mapping, which is added to sums. The
-  // loss is scale / 2 times the sum of the squared errors.
-  void (*compute)(const PgdMlp&, const float* user, const float* item, const MappingVisit*,
-                  int count, float scale, float* error, float* user_gradient, float* sums);
+  void (*compute)(const PgdMlp&, const MappingChunk&, const MappingOutput&);
   // From such sums to the gradient.
   void (*unpack)(const PgdMlp&, const float* sums, const MappingGradient&);
   // Sum of the squares of count values, which is finite where all of them are.
@@ -54,5 +70,6 @@ namespace avx512 {
 PickMappingKernel mapping_kernel;
 }
 #endif
+MappingKernel pick_mapping_kernel();
 
 }  // namespace scdr

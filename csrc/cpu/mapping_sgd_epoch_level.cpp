@@ -101,14 +101,12 @@ SCDR_INLINE void load_row(const float* from, int n, int place, RowPack* columns)
   for (int k = 0; k < n; ++k) columns[k].x[place] = from[k];
 }
 
-void compute(const PgdMlp& mlp, const float* user_table, const float* item_table,
-             const MappingVisit* visits, int count, float scale, float* error, float* user_gradient,
-             float* sums) {
+void compute(const PgdMlp& mlp, const MappingChunk& in, const MappingOutput& out) {
   constexpr int together = kWidth > 4 ? 10 : 8;  // as in pgd_mlp_kernel
   const int d_source = mlp.d_source, d_target = mlp.d_target, hidden = mlp.hidden;
   RowPack scaled_user[kMostColumns * kPacks], scaled_item[kMostColumns * kPacks];
   RowPack activation[kMostColumns * kPacks], unit[kMostColumns * kPacks];
-  const int packs = (count + kWidth - 1) / kWidth;
+  const int count = in.count, packs = (count + kWidth - 1) / kWidth;
   for (int p = 0; p < packs; ++p) {
     const int begin = p * kWidth, n = count - begin < kWidth ? count - begin : kWidth;
     RowPack user[kMostPgdWidth], item[kMostPgdWidth], readout[kMostPgdWidth];
@@ -118,9 +116,9 @@ void compute(const PgdMlp& mlp, const float* user_table, const float* item_table
       for (int t = 0; t < d_target; ++t) item[t] = RowPack::all(0.0f);
     }
     for (int i = 0; i < n; ++i) {
-      const MappingVisit& visit = visits[begin + i];
-      load_row(user_table + std::int64_t{visit.user} * d_source, d_source, i, user);
-      load_row(item_table + std::int64_t{visit.item} * d_target, d_target, i, item);
+      const MappingVisit& visit = in.visits[begin + i];
+      load_row(in.user + std::int64_t{visit.user} * d_source, d_source, i, user);
+      load_row(in.item + std::int64_t{visit.item} * d_target, d_target, i, item);
       rating.x[i] = visit.rating;
     }
     const RowPack e = mapping_error<RowPack, 0, together>(
@@ -128,19 +126,28 @@ void compute(const PgdMlp& mlp, const float* user_table, const float* item_table
           activation[j * kPacks + p] = h;
           unit[j * kPacks + p] = u;
         });
-    store_column(error + begin, 1, n, e);
-    const RowPack g = RowPack::all(scale) * e;
+    store_column(out.error + begin, 1, n, e);
+    RowPack g = RowPack::all(in.scale) * e;
+    if (in.weight != nullptr) g = g * RowPack::column(in.weight + begin, 1, n);
     for (int k = 0; k < d_source; ++k) {
       scaled_user[k * kPacks + p] = g * user[k];
-      store_column(user_gradient + begin * d_source + k, d_source, n, g * slope[k]);
+      store_column(out.user + begin * d_source + k, d_source, n, g * slope[k]);
     }
     for (int t = 0; t < d_target; ++t) scaled_item[t * kPacks + p] = g * item[t];
+    if (out.item != nullptr) {
+      for (int t = 0; t < d_target; ++t) {
+        RowPack mapped = RowPack::all(pgd_bias(mlp.b2, t));
+        for (int j = 0; j < hidden; ++j)
+          mapped = fma(RowPack::all(mlp.w2[t * hidden + j]), activation[j * kPacks + p], mapped);
+        store_column(out.item + begin * d_target + t, d_target, n, g * mapped);
+      }
+    }
     scaled_user[d_source * kPacks + p] = g;
     activation[hidden * kPacks + p] = RowPack::all(1.0f);
   }
-  add_products({unit, hidden}, {scaled_user, with_bias(d_source, mlp.b1)}, packs, sums);
+  add_products({unit, hidden}, {scaled_user, with_bias(d_source, mlp.b1)}, packs, out.sums);
   add_products({scaled_item, d_target}, {activation, with_bias(hidden, mlp.b2)}, packs,
-               sums + first_sums(mlp));
+               out.sums + first_sums(mlp));
 }
 
 // In eight sums, whatever the level.

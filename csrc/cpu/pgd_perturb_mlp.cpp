@@ -6,8 +6,8 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 
+#include "cpu/finite.h"
 #include "cpu/simd.h"
 #include "pgd_perturb_mlp_request.h"
 
@@ -16,11 +16,7 @@ namespace {
 
 // Threads take rows by as many as the widest pack holds.
 constexpr std::int64_t kGroup = 16;
-// A thread is worth waking for so many multiply-adds, of the order of 10 microseconds.
-constexpr std::int64_t kWorthThread = 500'000;
 constexpr std::int64_t kTanhGrain = 1 << 14;
-// What a tanh costs beside a multiply-add.
-constexpr std::int64_t kTanhCost = 16;
 
 struct Kernels {
   PgdMlpKernel* pgd;
@@ -40,16 +36,6 @@ Kernels pick_kernels() {
   }
 }
 
-// The exponent's bits, all set, mark infinities and NaN; integers compare and combine in SIMD
-// registers without more ado.
-bool all_finite(const float* x, std::int64_t count) {
-  constexpr std::uint32_t exponent = 0x7f800000u;
-  std::uint32_t wrong = 0;
-  for (std::int64_t i = 0; i < count; ++i)
-    wrong |= (std::bit_cast<std::uint32_t>(x[i]) & exponent) == exponent ? 1u : 0u;
-  return wrong == 0;
-}
-
 unsigned find_wrong(const PgdMlp& mlp, const PgdRows& rows, std::int64_t begin, std::int64_t end) {
   const auto wrong = [&](const float* x, std::int64_t width) {
     return !all_finite(x + begin * width, (end - begin) * width);
@@ -57,12 +43,6 @@ unsigned find_wrong(const PgdMlp& mlp, const PgdRows& rows, std::int64_t begin, 
   return (wrong(rows.user, mlp.d_source) ? kNotFiniteUser : 0u) |
          (wrong(rows.item, mlp.d_target) ? kNotFiniteItem : 0u) |
          (wrong(rows.rating, 1) ? kNotFiniteRating : 0u);
-}
-
-std::int64_t grain(const PgdMlp& mlp) {
-  const std::int64_t hidden = mlp.hidden;
-  const std::int64_t row = hidden * (mlp.d_target + mlp.steps * (2 * mlp.d_source + kTanhCost));
-  return std::max<std::int64_t>(kWorthThread / (row * kGroup), 1);
 }
 
 Tensor run_on_cpu(const PgdMlpRequest& request) {
@@ -77,14 +57,15 @@ Tensor run_on_cpu(const PgdMlpRequest& request) {
   std::atomic<unsigned> wrong{0};
   const std::int64_t groups = (request.rows + kGroup - 1) / kGroup;
   torch::stable::parallel_for(
-      0, groups, grain(request.mlp), [&](std::int64_t first, std::int64_t last) {
+      0, groups, rows_worth_thread(request.mlp) / kGroup + 1,
+      [&](std::int64_t first, std::int64_t last) {
         const std::int64_t begin = first * kGroup, end = std::min(last * kGroup, request.rows);
         if (const unsigned found = find_wrong(request.mlp, rows, begin, end); found != 0)
           wrong.fetch_or(found, std::memory_order_relaxed);
         else
           kernel(request.mlp, rows, begin, end);
       });
-  throw_if_not_finite(wrong.load());
+  throw_if_not_finite(kPgdPerturbMlp, wrong.load());
   return delta;
 }
 

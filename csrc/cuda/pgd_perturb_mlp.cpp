@@ -24,7 +24,8 @@ Tensor run_on_cuda(const PgdMlpRequest& request) {
   };
   const Tensor status = torch::stable::new_empty(user, {1}, ScalarType::Int);
   auto* bits = reinterpret_cast<unsigned*>(status.mutable_data_ptr<std::int32_t>());
-  throw_if_not_finite(cuda::pgd_perturb_mlp(request.mlp, rows, request.rows, bits, device, stream));
+  throw_if_not_finite(kPgdPerturbMlp,
+                      cuda::pgd_perturb_mlp(request.mlp, rows, request.rows, bits, device, stream));
   return delta;
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from scdr.ops import _native  # noqa: F401  (registers the op)
+from scdr.ops import _native
 from scdr.ops.adam import AdamState, native_arguments
 from scdr.ops.mf_sgd_epoch import SpoiltTablesError
 from scdr.ops.perturbation import tanh_layers
@@ -128,12 +128,9 @@ def mapping_sgd_epoch_(
             progress,
         )
     except RuntimeError as error:
-        # The stable ABI turns every exception of native code into a RuntimeError.
-        message = str(error)
-        if "tables are spoilt" in message:
-            raise SpoiltTablesError(message) from error
-        if message.startswith(OP):
-            raise ValueError(message.removeprefix(OP)) from error
+        if "tables are spoilt" in str(error):
+            raise SpoiltTablesError(str(error)) from error
+        _native.raise_named(error, OP)
         raise
     finally:
         if adam is not None and batches is not None:

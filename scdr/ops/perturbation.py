@@ -12,6 +12,9 @@ from torch import Tensor, nn
 Inner = Literal["pgd", "exact"]
 MappingFunction = Callable[[Tensor], Tensor]
 
+WIDEST = 257
+"""Widest vector or hidden layer of the native ops: 256 factors and a bias."""
+
 NORM_FLOOR = 1e-12
 """Norms are kept above this where they divide."""
 
@@ -86,12 +89,28 @@ def check_rows(user: Tensor, item: Tensor, rating: Tensor, *, same_width: bool) 
         )
 
 
-def check_finite(user: Tensor, item: Tensor, rating: Tensor) -> None:
-    """Refuse rows that are not finite. Waits for the device.
+def check_widths(user: Tensor, item: Tensor, first: nn.Linear, last: nn.Linear) -> None:
+    """Refuse vectors that do not fit the first and the last layer of a mapping.
 
     Raises:
         ValueError: naming the argument.
     """
+    for name, tensor, width in (
+        ("user", user, first.in_features),
+        ("item", item, last.out_features),
+    ):
+        if tensor.shape[1] != width:
+            raise ValueError(f"{name} has width {tensor.shape[1]}, mapping {width}")
+
+
+def check_finite(user: Tensor, item: Tensor, rating: Tensor) -> None:
+    """Refuse rows that are not finite; not inside `torch.compile`. Waits for the device.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    if torch.compiler.is_compiling():
+        return
     for name, tensor in (("user", user), ("item", item), ("rating", rating)):
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{name} holds a value that is not finite")

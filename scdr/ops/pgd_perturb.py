@@ -7,20 +7,23 @@ from torch import Tensor, nn
 
 from scdr.ops import _native, reference
 from scdr.ops.perturbation import (
+    WIDEST,
     Inner,
     MappingFunction,
     check_finite,
     check_perturbation,
     check_rows,
+    check_widths,
     resolve_step_size,
     row_norms,
     tanh_layers,
 )
 
-# What the native op takes. A library built without CUDA has it for the CPU only.
-WIDEST = 257
 OP = "pgd_perturb_mlp: "
+# A library built without CUDA has the native op for the CPU only.
 DEVICES = ("cpu", "cuda") if _native._C.build_facts()["cuda_architectures"] else ("cpu",)
+
+_perturb = torch.ops.scdr.pgd_perturb_mlp.default
 
 
 @torch.library.register_fake("scdr::pgd_perturb_mlp")
@@ -74,14 +77,14 @@ def pgd_perturb(
     Raises:
         ValueError: a wrong shape, dtype, device or range, or a value that is not finite, by name.
     """
+    layers = tanh_layers(mapping)
+    if layers is not None and inner == "pgd" and fits_native(user, item, layers, DEVICES):
+        return _native_tanh_mlp(user, item, rating, *layers, steps, step_size, radius)
     check_perturbation(steps, step_size, radius, inner)
     check_rows(user, item, rating, same_width=mapping is None)
+    if layers is not None:
+        check_widths(user, item, *layers)
     step_size = resolve_step_size(step_size, user.shape[1])
-    layers = tanh_layers(mapping)
-    if layers is not None and inner == "pgd" and _is_native(user, item, layers[0]):
-        return _native_tanh_mlp(
-            user, item, rating, *layers, steps=steps, step_size=step_size, radius=radius
-        )
     check_finite(user, item, rating)
     with torch.no_grad():
         if steps == 0 or radius == 0 or user.numel() == 0:
@@ -122,13 +125,21 @@ def _closed_form(
     return at_the_ball.clamp_max(steps * step_size) * toward * signs
 
 
-def _is_native(user: Tensor, item: Tensor, first: nn.Linear) -> bool:
-    widths = (user.shape[1], item.shape[1], first.out_features)
+def fits_native(
+    user: Tensor, item: Tensor, layers: tuple[nn.Linear, nn.Linear], devices: tuple[str, ...]
+) -> bool:
+    """Whether these go to a native op, which then checks them; of two dimensions if so."""
+    first, second = layers
     return (
-        user.dtype == torch.float32
-        and user.device.type in DEVICES
-        and min(widths) >= 1
-        and max(widths) <= WIDEST
+        isinstance(user, Tensor)
+        and isinstance(item, Tensor)
+        and user.dtype is torch.float32
+        and user.device.type in devices
+        and user.dim() == item.dim() == 2
+        and user.shape[1] == first.in_features <= WIDEST
+        and item.shape[1] == second.out_features <= WIDEST
+        and 1 <= first.out_features <= WIDEST
+        and min(first.in_features, second.out_features) >= 1
     )
 
 
@@ -138,31 +149,18 @@ def _native_tanh_mlp(
     rating: Tensor,
     first: nn.Linear,
     second: nn.Linear,
-    *,
     steps: int,
-    step_size: float,
+    step_size: float | None,
     radius: float,
 ) -> Tensor:
-    for name, tensor, width in (
-        ("user", user, first.in_features),
-        ("item", item, second.out_features),
-    ):
-        if tensor.shape[1] != width:
-            raise ValueError(f"{name} has width {tensor.shape[1]}, mapping {width}")
-    tensors = (user, item, rating, first.weight, first.bias, second.weight, second.bias)
+    weights = first.weight, first.bias, second.weight, second.bias
     try:
         with torch.no_grad():
-            delta: Tensor = torch.ops.scdr.pgd_perturb_mlp.default(
-                *[t if t is None else t.contiguous() for t in tensors],
-                steps=steps,
-                step_size=step_size,
-                radius=radius,
+            delta: Tensor = _perturb(
+                user, item, rating, *weights, steps=steps, step_size=step_size, radius=radius
             )
     except RuntimeError as error:
-        # The stable ABI turns every exception of native code into a RuntimeError.
-        message = str(error)
-        if message.startswith(OP):
-            raise ValueError(message.removeprefix(OP)) from error
+        _native.raise_named(error, OP)
         raise
     return delta
 

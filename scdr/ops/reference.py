@@ -56,6 +56,49 @@ def pgd_perturb(
     return delta
 
 
+def sharp_mf_loss(
+    user: Tensor,
+    item: Tensor,
+    rating: Tensor,
+    *,
+    steps: int,
+    step_size: float | None = None,
+    radius: float,
+    inner: Inner = "pgd",
+) -> Tensor:
+    """`scdr.ops.sharp_mf_loss`, delta* a constant (Eq. 10, 15)."""
+    return sharp_mapping_loss(
+        user,
+        item,
+        rating,
+        nn.Identity(),
+        steps=steps,
+        step_size=step_size,
+        radius=radius,
+        inner=inner,
+    )
+
+
+def sharp_mapping_loss(
+    user: Tensor,
+    item: Tensor,
+    rating: Tensor,
+    mapping: MappingFunction,
+    *,
+    steps: int,
+    step_size: float | None = None,
+    radius: float,
+    inner: Inner = "pgd",
+) -> Tensor:
+    """`scdr.ops.sharp_mapping_loss`, delta* a constant (Eq. 9, 15)."""
+    rows = user.detach(), item.detach(), rating.detach()
+    delta = pgd_perturb(
+        *rows, mapping, steps=steps, step_size=step_size, radius=radius, inner=inner
+    )
+    loss: Tensor = ((mapping(user + delta) * item).sum(1) - rating) ** 2
+    return loss
+
+
 def mf_sgd_epoch_(
     user: Tensor,
     item: Tensor,

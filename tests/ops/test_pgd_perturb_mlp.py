@@ -268,7 +268,6 @@ def op_arguments(device: str) -> tuple[dict[str, Any], dict[str, Any]]:
         ("item", torch.zeros(20, 0)),
         ("rating", torch.zeros(20, 1)),
         ("w1", torch.zeros(0, 10)),
-        ("w1", torch.zeros(10, 50).T),
         ("b1", torch.zeros(49)),
         ("w2", torch.zeros(10, 49)),
         ("b2", torch.zeros(10).double()),

@@ -1,0 +1,41 @@
+// L_SCDR of a pack of rows (Eq. 9): perturbed by PGD, then sent through the mapping once more.
+#pragma once
+
+#include "math/pgd_perturb_mlp.h"
+
+namespace scdr {
+
+struct SharpRows {
+  const float* user;    // [rows, d_source]
+  const float* item;    // [rows, d_target]
+  const float* rating;  // [rows]
+  float* loss;          // [rows]
+  float* moved;         // [rows, d_source] u + delta*
+};
+
+template <class Pack, int D, int J>
+SCDR_INLINE void sharp_mapping_loss(const PgdMlp& mlp, const SharpRows& rows, std::int64_t row,
+                                    int count) {
+  constexpr int most = D > 0 ? D : kMostPgdWidth;
+  const int n = D > 0 ? D : mlp.d_source, d_target = mlp.d_target;
+  Pack user[most], delta[most], x[most], slope[most], readout[kMostPgdWidth], shift;
+  {
+    Pack item[kMostPgdWidth];
+    for (int t = 0; t < d_target; ++t)
+      item[t] = Pack::column(rows.item + row * d_target + t, d_target, count);
+    shift = pgd_fold_item(mlp, item, Pack::column(rows.rating + row, 1, count), readout);
+  }
+  SCDR_UNROLL_KNOWN
+  for (int k = 0; k < n; ++k) user[k] = Pack::column(rows.user + row * n + k, n, count);
+  pgd_ascend<Pack, D, J>(mlp, user, readout, shift, x, slope, delta);
+  SCDR_UNROLL_KNOWN
+  for (int k = 0; k < n; ++k) {
+    x[k] = fma(Pack::all(mlp.step_size), delta[k], user[k]);
+    store_column(rows.moved + row * n + k, n, count, x[k]);
+  }
+  const Pack error =
+      pgd_error<Pack, D, J>(mlp, x, readout, shift, slope, [](int, const Pack&, const Pack&) {});
+  store_column(rows.loss + row, 1, count, error * error);
+}
+
+}  // namespace scdr
