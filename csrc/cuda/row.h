@@ -13,9 +13,11 @@ struct RowPack {
 
   static SCDR_INLINE RowPack all(float s) { return {s}; }
   static SCDR_INLINE RowPack load(const float* p) { return {*p}; }
+  static SCDR_INLINE RowPack load(const float* p, int) { return {*p}; }
   static SCDR_INLINE RowPack column(const float* p, std::int64_t, int) { return {*p}; }
 };
 SCDR_INLINE void store_column(float* p, std::int64_t, int, RowPack a) { *p = a.x; }
+SCDR_INLINE void store(float* p, int, RowPack a) { *p = a.x; }
 SCDR_INLINE RowPack operator+(RowPack a, RowPack b) { return {a.x + b.x}; }
 SCDR_INLINE RowPack operator-(RowPack a, RowPack b) { return {a.x - b.x}; }
 SCDR_INLINE RowPack operator-(RowPack a) { return {-a.x}; }

@@ -1,0 +1,94 @@
+// Between the two halves of mapping_sgd_epoch_ on CUDA: the torch side (memory, sorting) and the
+// kernels.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "math/mapping_sgd_epoch.h"
+
+namespace scdr::cuda {
+
+// Rows are computed by so many at a time, and their gradients over the mapping summed in chunks.
+constexpr int kTileRows = 16384, kChunkRows = 256;
+constexpr int kMostChunks = kTileRows / kChunkRows;
+// Batches of so many rows are a block's work, and one launch does many of them.
+constexpr std::int64_t kMostRowsOfBlock = 1024;
+
+// Ratings as they were passed. Exactly one of the two orders is set.
+struct MappingRatings {
+  const std::int32_t* users;  // [rows]
+  const std::int32_t* items;  // [rows]
+  const float* ratings;       // [rows]
+  const std::int32_t* order32;
+  const std::int64_t* order64;  // [visits]
+  std::int64_t rows, visits, n_users, n_items;
+};
+
+// Where an argument is first wrong, kNowhere where it is not.
+struct MappingWrong {
+  std::int64_t users, items, ratings, order, tensor;
+};
+constexpr std::int64_t kNowhere = 0x7f7f7f7f7f7f7f7f;
+
+struct MappingParameter {
+  float* x;
+  float* first;  // Adam's moments, or null
+  float* second;
+};
+
+enum MappingFault : int { kFine = 0, kError = 1, kGradient = 2, kUpdate = 3 };
+
+struct MappingState {
+  double scale;        // of the batch's gradient
+  double loss;         // sum of the squared errors so far
+  std::int64_t batch;  // the batch whose result is not finite
+  int fault;           // and what it is; nothing is applied after it
+};
+
+struct MappingEpoch {
+  MappingRatings ratings;
+  const float* item;         // [I, d_target]
+  float* user_vectors;       // [U, d_source]
+  MappingParameter user;     // x null: not trained
+  MappingParameter part[4];  // w1, b1, w2, b2
+  PgdMlp mlp;
+  std::int64_t batch_size;
+  // Visits in order of (batch, user, visit): each user's visits of a batch lie together. null where
+  // users are not trained.
+  const std::int64_t* keys;    // [visits]
+  const std::int64_t* sorted;  // [visits] visits
+  double clip_norm;            // infinite: does not clip
+  MappingUpdate update[2];     // of the mapping, of users; without clipping and Adam's step
+  const AdamStep* adam_steps;  // [batches, 2], or null
+
+  // Scratch, by row of a batch or of a tile of one.
+  float* error;          // [batch]
+  float* user_gradient;  // [batch, d_source]
+  float* user_sum;       // [batch, d_source] at the first of a user's sorted visits
+  float* unit;           // [tile, hidden] c (1 - h^2)
+  float* moved;          // [tile, d_source + 1] g x, g
+  float* scaled_item;    // [tile, d_target] g v
+  float* activation;     // [tile, hidden + 1] h, 1
+  float* partial;        // [kMostChunks, size of gradient]
+  float* gradient;       // w1, b1, w2, b2 one after the other
+  std::int64_t part_begin[5];
+  MappingState* state;
+};
+
+// All of these run on `stream` of `device`; those that return something wait for it. tensors: which
+// must hold finite values only; the first of them that does not is named by its place.
+MappingWrong mapping_check(const MappingRatings& ratings, const float* const* tensors,
+                           const std::int64_t* counts, int number, MappingWrong* status, int device,
+                           void* stream);
+// key = batch * n_users + user, for each visit.
+void mapping_keys(const MappingRatings& ratings, std::int64_t batch_size, std::int64_t* keys,
+                  int device, void* stream);
+void mapping_start(const MappingEpoch& epoch, int device, void* stream);
+// The batches [begin, end); returns the state after them, and waits for it.
+MappingState mapping_batches(const MappingEpoch& epoch, std::int64_t begin, std::int64_t end,
+                             int device, void* stream);
+void copy_to_device(void* to, const void* from, std::size_t bytes, int device, void* stream);
+void copy_to_host(void* to, const void* from, std::size_t bytes, int device, void* stream);
+
+}  // namespace scdr::cuda
