@@ -22,6 +22,7 @@ from scdr.hyperparameters import (
     SearchSpace,
 )
 from scdr.models.factors import TargetItems
+from scdr.models.standardise import Standardisation
 from scdr.ops import mapping_sgd_epoch_
 from scdr.ops.adam import AdamState
 from scdr.ops.mf_sgd_epoch import SpoiltTablesError
@@ -161,7 +162,7 @@ def train_mapping(
         DivergenceError: the loss left the finite numbers.
     """
     with one_thread():
-        scale = _Scale.of(source_vectors, enabled=config.standardise)
+        scale = Standardisation.of(source_vectors, enabled=config.standardise)
         vectors = scale.apply(source_vectors)  # [U_s, d_source]
     trained_users, row_user = torch.unique(training.users, return_inverse=True)  # [T], [n]
     user = vectors[trained_users]  # [T, d_source]
@@ -262,35 +263,6 @@ class _Best:
             return self.user
         self.mapping.load_state_dict(self.kept[0])
         return self.kept[1]
-
-
-@dataclass(frozen=True, slots=True)
-class _Scale:
-    """Standardisation of source vectors while training; afterwards folded into the first layer."""
-
-    mean: Tensor  # [d_source]
-    deviation: Tensor  # [d_source]
-
-    @classmethod
-    def of(cls, vectors: Tensor, *, enabled: bool) -> _Scale:
-        if not enabled:
-            width = vectors.shape[1]
-            return cls(vectors.new_zeros(width), vectors.new_ones(width))
-        return cls(vectors.mean(0), vectors.std(0).clamp_min(1e-6))
-
-    def apply(self, vectors: Tensor) -> Tensor:
-        return (vectors - self.mean) / self.deviation
-
-    def undo(self, vectors: Tensor) -> Tensor:
-        return vectors * self.deviation + self.mean
-
-    @torch.no_grad()
-    def fold_into(self, mapping: nn.Sequential) -> nn.Sequential:
-        first = mapping[0]
-        assert isinstance(first, nn.Linear)
-        first.weight.div_(self.deviation)
-        first.bias.sub_(first.weight @ self.mean)
-        return mapping
 
 
 def _torch_seed(seed: tuple[int, ...]) -> int:
