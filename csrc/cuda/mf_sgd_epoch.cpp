@@ -45,7 +45,6 @@ void throw_if_wrong(const cuda::MfWrong& wrong, const cuda::MfRatings& ratings, 
 
 Tensor run_on_cuda(const MfRequest& request) {
   const Tensor& user = request.user;
-  check(user.is_cuda(), kMfSgdEpoch, "user", "must be on a CUDA device");
   check(!request.adam_step, kMfSgdEpoch, "adam", "works on the CPU only");
   check(!request.clip_norm, kMfSgdEpoch, "clip_norm", "works on the CPU only");
   const int device = user.get_device_index();

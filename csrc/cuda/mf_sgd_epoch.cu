@@ -1,11 +1,9 @@
 // The kernels of mf_sgd_epoch_: one warp a rating, then one warp a row of a table. No torch here.
-#include <cuda_runtime.h>
+#include "cuda/mf_sgd_epoch.h"
 
 #include <algorithm>
-#include <stdexcept>
-#include <string>
 
-#include "cuda/mf_sgd_epoch.h"
+#include "cuda/launch.h"
 #include "cuda/pack.h"
 
 namespace scdr::cuda {
@@ -13,24 +11,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
-constexpr std::int64_t kMaxBlocks = 1 << 16;
-
-void check_cuda(cudaError_t status) {
-  if (status != cudaSuccess)
-    throw std::runtime_error(std::string("mf_sgd_epoch_: CUDA: ") + cudaGetErrorString(status));
-}
-
-unsigned blocks_for(std::int64_t work, std::int64_t per_block) {
-  return static_cast<unsigned>(
-      std::min(std::max<std::int64_t>((work + per_block - 1) / per_block, 1), kMaxBlocks));
-}
-
-__device__ std::int64_t thread_of_grid() {
-  return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-}
-__device__ std::int64_t threads_of_grid() {
-  return static_cast<std::int64_t>(gridDim.x) * blockDim.x;
-}
+constexpr const char* kOp = "mf_sgd_epoch_";
 
 __device__ std::int64_t row_of(const MfRatings& ratings, std::int64_t visit) {
   return ratings.order32 != nullptr ? ratings.order32[visit] : ratings.order64[visit];
@@ -66,7 +47,6 @@ __global__ void keys_kernel(MfRatings ratings, std::int64_t batch_size, std::int
 template <Inner inner>
 __global__ void __launch_bounds__(kThreads)
     compute_kernel(const __grid_constant__ MfEpoch epoch, std::int64_t begin, std::int64_t end) {
-  if (*epoch.not_finite < begin) return;
   const MfRatings& ratings = epoch.ratings;
   const MfSettings& settings = epoch.settings;
   const int d = epoch.d;
@@ -145,8 +125,8 @@ __global__ void square_sum_kernel(const float* error, std::int64_t count, double
   sum_block(error, count, block_loss + blockIdx.x, [](double e) { return e * e; });
 }
 
-__global__ void sum_kernel(const double* block_loss, double* loss) {
-  sum_block(block_loss, kLossBlocks, loss, [](double part) { return part; });
+__global__ void sum_kernel(const double* block_loss, unsigned blocks, double* loss) {
+  sum_block(block_loss, blocks, loss, [](double part) { return part; });
 }
 
 template <Inner inner>
@@ -155,44 +135,34 @@ void run_batches(const MfEpoch& epoch, cudaStream_t stream) {
   for (std::int64_t begin = 0; begin < visits; begin += epoch.batch_size) {
     const std::int64_t end = std::min(begin + epoch.batch_size, visits);
     const unsigned blocks = blocks_for(end - begin, kWarps);
-    compute_kernel<inner><<<blocks, kThreads, 0, stream>>>(epoch, begin, end);
-    apply_kernel<<<dim3(blocks, 2), kThreads, 0, stream>>>(epoch, begin, end);
-    check_cuda(cudaGetLastError());
+    launch(kOp, {blocks, kThreads, stream}, compute_kernel<inner>, epoch, begin, end);
+    launch(kOp, {dim3(blocks, 2), kThreads, stream}, apply_kernel, epoch, begin, end);
   }
-}
-
-template <class T>
-T read(const T* from, cudaStream_t stream) {
-  T value;
-  check_cuda(cudaMemcpyAsync(&value, from, sizeof(T), cudaMemcpyDeviceToHost, stream));
-  check_cuda(cudaStreamSynchronize(stream));
-  return value;
 }
 
 }  // namespace
 
 MfWrong mf_check(const MfRatings& ratings, std::int64_t* status, int device, void* stream_handle) {
   auto* stream = static_cast<cudaStream_t>(stream_handle);
-  check_cuda(cudaSetDevice(device));
-  check_cuda(cudaMemsetAsync(status, 0x7f, sizeof(MfWrong), stream));
-  check_kernel<<<blocks_for(ratings.rows, kThreads), kThreads, 0, stream>>>(ratings, status);
-  check_cuda(cudaGetLastError());
-  return read(reinterpret_cast<MfWrong*>(status), stream);
+  check_cuda(kOp, cudaSetDevice(device));
+  check_cuda(kOp, cudaMemsetAsync(status, 0x7f, sizeof(MfWrong), stream));
+  launch(kOp, {blocks_for(ratings.rows, kThreads), kThreads, stream}, check_kernel, ratings,
+         status);
+  return read(kOp, reinterpret_cast<MfWrong*>(status), stream);
 }
 
 void mf_keys(const MfRatings& ratings, std::int64_t batch_size, std::int64_t* user_keys,
              std::int64_t* item_keys, int device, void* stream_handle) {
   auto* stream = static_cast<cudaStream_t>(stream_handle);
-  check_cuda(cudaSetDevice(device));
-  keys_kernel<<<blocks_for(ratings.visits, kThreads), kThreads, 0, stream>>>(ratings, batch_size,
-                                                                             user_keys, item_keys);
-  check_cuda(cudaGetLastError());
+  check_cuda(kOp, cudaSetDevice(device));
+  launch(kOp, {blocks_for(ratings.visits, kThreads), kThreads, stream}, keys_kernel, ratings,
+         batch_size, user_keys, item_keys);
 }
 
 std::int64_t mf_epoch(const MfEpoch& epoch, int device, void* stream_handle) {
   auto* stream = static_cast<cudaStream_t>(stream_handle);
-  check_cuda(cudaSetDevice(device));
-  check_cuda(cudaMemsetAsync(epoch.not_finite, 0x7f, sizeof(std::int64_t), stream));
+  check_cuda(kOp, cudaSetDevice(device));
+  check_cuda(kOp, cudaMemsetAsync(epoch.not_finite, 0x7f, sizeof(std::int64_t), stream));
   switch (epoch.inner) {
     case Inner::none:
       run_batches<Inner::none>(epoch, stream);
@@ -204,18 +174,20 @@ std::int64_t mf_epoch(const MfEpoch& epoch, int device, void* stream_handle) {
       run_batches<Inner::exact>(epoch, stream);
       break;
   }
-  square_sum_kernel<<<kLossBlocks, kThreads, 0, stream>>>(epoch.error, epoch.ratings.visits,
-                                                          epoch.block_loss);
-  sum_kernel<<<1, kThreads, 0, stream>>>(epoch.block_loss, epoch.loss);
-  check_cuda(cudaGetLastError());
-  return read(epoch.not_finite, stream);
+  // As many blocks as give each thread something to sum; with them alone the order of the sum
+  // varies.
+  const std::int64_t visits = epoch.ratings.visits;
+  const unsigned blocks = std::min<unsigned>(blocks_for(visits, 16 * kThreads), kLossBlocks);
+  launch(kOp, {blocks, kThreads, stream}, square_sum_kernel, epoch.error, visits, epoch.block_loss);
+  launch(kOp, {1, kThreads, stream}, sum_kernel, epoch.block_loss, blocks, epoch.loss);
+  return read(kOp, epoch.not_finite, stream);
 }
 
 std::int64_t read_index(const std::int32_t* narrow, const std::int64_t* wide, std::int64_t at,
                         int device, void* stream_handle) {
   auto* stream = static_cast<cudaStream_t>(stream_handle);
-  check_cuda(cudaSetDevice(device));
-  return narrow != nullptr ? read(narrow + at, stream) : read(wide + at, stream);
+  check_cuda(kOp, cudaSetDevice(device));
+  return narrow != nullptr ? read(kOp, narrow + at, stream) : read(kOp, wide + at, stream);
 }
 
 }  // namespace scdr::cuda

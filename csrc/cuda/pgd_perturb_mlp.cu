@@ -1,38 +1,16 @@
 // The kernels of pgd_perturb_mlp and tanh: one thread a row. No torch here.
 #include "cuda/pgd_perturb_mlp.h"
 
-#include <cuda_runtime.h>
+#include <cstddef>
 
-#include <algorithm>
-#include <stdexcept>
-#include <string>
-
+#include "cuda/launch.h"
 #include "cuda/row.h"
 
 namespace scdr::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr std::int64_t kMaxBlocks = 1 << 16;
-// What every device gives a block without being asked.
-constexpr std::size_t kSharedBytes = 48 << 10;
-
-void check_cuda(cudaError_t status) {
-  if (status != cudaSuccess)
-    throw std::runtime_error(std::string("pgd_perturb_mlp: CUDA: ") + cudaGetErrorString(status));
-}
-
-unsigned blocks_for(std::int64_t work) {
-  return static_cast<unsigned>(
-      std::min(std::max<std::int64_t>((work + kThreads - 1) / kThreads, 1), kMaxBlocks));
-}
-
-__device__ std::int64_t thread_of_grid() {
-  return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-}
-__device__ std::int64_t threads_of_grid() {
-  return static_cast<std::int64_t>(gridDim.x) * blockDim.x;
-}
+constexpr const char* kOp = "pgd_perturb_mlp";
 
 __device__ void check_finite(const float* x, std::int64_t count, unsigned bit, unsigned* status) {
   bool finite = true;
@@ -59,10 +37,9 @@ __device__ const float* copy_weights(const float* from, int count, float*& to) {
 template <int D, bool shared>
 __global__ void __launch_bounds__(kThreads, 4)
     perturb_kernel(const __grid_constant__ PgdMlp given, PgdRows rows, std::int64_t count) {
-  extern __shared__ float weights[];
   PgdMlp mlp = given;
   if constexpr (shared) {
-    float* to = weights;
+    float* to = dynamic_shared<float>();
     mlp.w1 = copy_weights(given.w1, given.hidden * given.d_source, to);
     mlp.b1 = copy_weights(given.b1, given.hidden, to);
     mlp.w2 = copy_weights(given.w2, given.d_target * given.hidden, to);
@@ -79,11 +56,11 @@ void perturb(const PgdMlp& mlp, const PgdRows& rows, std::int64_t count, cudaStr
   const auto d_source = static_cast<std::size_t>(mlp.d_source);
   const auto d_target = static_cast<std::size_t>(mlp.d_target);
   const std::size_t bytes = sizeof(float) * (hidden * (d_source + d_target) + hidden + d_target);
+  const unsigned blocks = blocks_for(count, kThreads);
   if (bytes <= kSharedBytes)
-    perturb_kernel<D, true><<<blocks_for(count), kThreads, bytes, stream>>>(mlp, rows, count);
+    launch(kOp, {blocks, kThreads, stream, bytes}, perturb_kernel<D, true>, mlp, rows, count);
   else
-    perturb_kernel<D, false><<<blocks_for(count), kThreads, 0, stream>>>(mlp, rows, count);
-  check_cuda(cudaGetLastError());
+    launch(kOp, {blocks, kThreads, stream}, perturb_kernel<D, false>, mlp, rows, count);
 }
 
 __global__ void tanh_kernel(const float* x, float* out, std::int64_t count) {
@@ -96,10 +73,10 @@ __global__ void tanh_kernel(const float* x, float* out, std::int64_t count) {
 unsigned pgd_perturb_mlp(const PgdMlp& mlp, const PgdRows& rows, std::int64_t count,
                          unsigned* status, int device, void* stream_handle) {
   auto* stream = static_cast<cudaStream_t>(stream_handle);
-  check_cuda(cudaSetDevice(device));
-  check_cuda(cudaMemsetAsync(status, 0, sizeof(unsigned), stream));
-  check_kernel<<<blocks_for(count), kThreads, 0, stream>>>(mlp, rows, count, status);
-  check_cuda(cudaGetLastError());
+  check_cuda(kOp, cudaSetDevice(device));
+  check_cuda(kOp, cudaMemsetAsync(status, 0, sizeof(unsigned), stream));
+  launch(kOp, {blocks_for(count, kThreads), kThreads, stream}, check_kernel, mlp, rows, count,
+         status);
   switch (mlp.d_source) {
     case 10:
       perturb<10>(mlp, rows, count, stream);
@@ -110,17 +87,13 @@ unsigned pgd_perturb_mlp(const PgdMlp& mlp, const PgdRows& rows, std::int64_t co
     default:
       perturb<0>(mlp, rows, count, stream);
   }
-  unsigned wrong = 0;
-  check_cuda(cudaMemcpyAsync(&wrong, status, sizeof(wrong), cudaMemcpyDeviceToHost, stream));
-  check_cuda(cudaStreamSynchronize(stream));
-  return wrong;
+  return read(kOp, status, stream);
 }
 
 void tanh(const float* x, float* out, std::int64_t count, int device, void* stream_handle) {
   auto* stream = static_cast<cudaStream_t>(stream_handle);
-  check_cuda(cudaSetDevice(device));
-  tanh_kernel<<<blocks_for(count), kThreads, 0, stream>>>(x, out, count);
-  check_cuda(cudaGetLastError());
+  check_cuda("tanh", cudaSetDevice(device));
+  launch("tanh", {blocks_for(count, kThreads), kThreads, stream}, tanh_kernel, x, out, count);
 }
 
 }  // namespace scdr::cuda

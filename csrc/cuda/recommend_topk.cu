@@ -2,38 +2,18 @@
 // time. No torch here.
 #include "cuda/recommend_topk.h"
 
-#include <cuda_runtime.h>
-
 #include <algorithm>
-#include <stdexcept>
-#include <string>
 
+#include "cuda/launch.h"
 #include "cuda/row.h"
 
 namespace scdr::cuda {
 namespace {
 
-constexpr std::int64_t kMaxBlocks = 1 << 16;
+constexpr const char* kOp = "recommend_topk";
 // The first pass sees this part of the tiles, so that the second knows a threshold from the start,
 // in whatever order the items are.
 constexpr std::int64_t kSampled = 16;
-
-void check_cuda(cudaError_t status) {
-  if (status != cudaSuccess)
-    throw std::runtime_error(std::string("recommend_topk: CUDA: ") + cudaGetErrorString(status));
-}
-
-unsigned blocks_for(std::int64_t work) {
-  const std::int64_t blocks = (work + kTopkThreads - 1) / kTopkThreads;
-  return static_cast<unsigned>(std::clamp<std::int64_t>(blocks, 1, kMaxBlocks));
-}
-
-__device__ std::int64_t thread_of_grid() {
-  return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-}
-__device__ std::int64_t threads_of_grid() {
-  return static_cast<std::int64_t>(gridDim.x) * blockDim.x;
-}
 
 __device__ std::int64_t excluded_at(const TopkArguments& arguments, std::int64_t at) {
   return arguments.exclude32 != nullptr ? arguments.exclude32[at] : arguments.exclude64[at];
@@ -163,12 +143,11 @@ SCDR_INLINE void score_tile(const TopkArguments& arguments, const std::int64_t* 
 
 __global__ void __launch_bounds__(kTopkThreads, 2)
     recommend_kernel(TopkArguments arguments, const std::int64_t* excluded, TopkOutput output) {
-  extern __shared__ std::uint64_t shared_candidates[];
   __shared__ float vectors[kTopkUsers * kMostTopkWidth];
   __shared__ User users[kTopkUsers];
   const std::int64_t room = output.room, k = output.k;
   std::uint64_t* const candidates = output.candidates == nullptr
-                                        ? shared_candidates
+                                        ? dynamic_shared<std::uint64_t>()
                                         : output.candidates + blockIdx.x * kTopkUsers * room;
   const std::int64_t tiles = (arguments.n_items + kTopkTile - 1) / kTopkTile;
 
@@ -227,36 +206,32 @@ __global__ void __launch_bounds__(kTopkThreads, 2)
 TopkFound topk_check(const TopkArguments& arguments, TopkFound* found, int device,
                      void* stream_handle) {
   auto* stream = static_cast<cudaStream_t>(stream_handle);
-  check_cuda(cudaSetDevice(device));
-  check_cuda(cudaMemsetAsync(found, 0, sizeof(TopkFound), stream));
+  check_cuda(kOp, cudaSetDevice(device));
+  check_cuda(kOp, cudaMemsetAsync(found, 0, sizeof(TopkFound), stream));
   const std::int64_t work = std::max(arguments.n_users, arguments.n_items) * arguments.d;
-  check_kernel<<<blocks_for(std::max(work, arguments.n_excluded)), kTopkThreads, 0, stream>>>(
-      arguments, found);
-  check_cuda(cudaGetLastError());
-  TopkFound result;
-  check_cuda(cudaMemcpyAsync(&result, found, sizeof(result), cudaMemcpyDeviceToHost, stream));
-  check_cuda(cudaStreamSynchronize(stream));
-  return result;
+  const unsigned blocks = blocks_for(std::max(work, arguments.n_excluded), kTopkThreads);
+  launch(kOp, {blocks, kTopkThreads, stream}, check_kernel, arguments, found);
+  return read(kOp, found, stream);
 }
 
 void topk_exclusion_keys(const TopkArguments& arguments, std::int64_t* keys, int device,
                          void* stream_handle) {
-  check_cuda(cudaSetDevice(device));
-  exclusion_keys_kernel<<<blocks_for(arguments.n_users * kTopkThreads), kTopkThreads, 0,
-                          static_cast<cudaStream_t>(stream_handle)>>>(arguments, keys);
-  check_cuda(cudaGetLastError());
+  check_cuda(kOp, cudaSetDevice(device));
+  auto* stream = static_cast<cudaStream_t>(stream_handle);
+  launch(kOp, {blocks_for(arguments.n_users, 1), kTopkThreads, stream}, exclusion_keys_kernel,
+         arguments, keys);
 }
 
 void topk_recommend(const TopkArguments& arguments, const std::int64_t* excluded,
                     const TopkOutput& output, int device, void* stream_handle) {
-  check_cuda(cudaSetDevice(device));
+  check_cuda(kOp, cudaSetDevice(device));
   const std::size_t shared =
       output.candidates == nullptr
           ? static_cast<std::size_t>(kTopkUsers * output.room) * sizeof(std::uint64_t)
           : 0;
-  recommend_kernel<<<static_cast<unsigned>(output.blocks), kTopkThreads, shared,
-                     static_cast<cudaStream_t>(stream_handle)>>>(arguments, excluded, output);
-  check_cuda(cudaGetLastError());
+  auto* stream = static_cast<cudaStream_t>(stream_handle);
+  launch(kOp, {static_cast<unsigned>(output.blocks), kTopkThreads, stream, shared},
+         recommend_kernel, arguments, excluded, output);
 }
 
 }  // namespace scdr::cuda
