@@ -23,8 +23,9 @@ class SliceHookScope {
   const SliceHook* outer_;
 };
 
-// The slices of one op's work, a tenth of a second each.
-class Slices {
+// The slices of one op's work, a tenth of a second each. Libraries beside this one that hold ops,
+// as the tests' do, find it here.
+class __attribute__((visibility("default"))) Slices {
  public:
   explicit Slices(std::int64_t total);
   // To be told at places where the work may stop: after each batch. Whatever the hook throws comes

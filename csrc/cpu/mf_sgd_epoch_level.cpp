@@ -157,16 +157,6 @@ void gather(const MfTables& tables, const MfVisits& visits, const MfSteps& steps
 }
 
 template <int D>
-SCDR_INLINE double row_square_sum(int d, const float* gradient, const float* bias_gradient) {
-  double total = mf_square_sum<PackFor<D>, D>(gradient, d);
-  if (!(total <= static_cast<double>(__FLT_MAX__))) {  // the squares, or a gradient, are too large
-    total = 0.0;
-    for (int j = 0; j < d; ++j) total += square(gradient[j]);
-  }
-  return bias_gradient != nullptr ? total + square(*bias_gradient) : total;
-}
-
-template <int D>
 double square_sum(const MfTables& tables, const MfVisits& visits, const MfSteps& steps,
                   const MfFirstVisits& first, std::int64_t batch, std::int64_t begin,
                   std::int64_t end) {
@@ -178,11 +168,11 @@ double square_sum(const MfTables& tables, const MfVisits& visits, const MfSteps&
     const MfRating& visit = visits.ring[at & visits.mask];
     const std::int64_t row = at - batch;
     if (first.user[visit.user] == at)
-      total += row_square_sum<D>(d, steps.user + row * stride<D>(d),
-                                 user_bias != nullptr ? user_bias + row : nullptr);
+      total += mf_row_square_sum<PackFor<D>, D>(d, steps.user + row * stride<D>(d),
+                                                user_bias != nullptr ? user_bias + row : nullptr);
     if (first.item[visit.item] == at)
-      total += row_square_sum<D>(d, steps.item + row * stride<D>(d),
-                                 item_bias != nullptr ? item_bias + row : nullptr);
+      total += mf_row_square_sum<PackFor<D>, D>(d, steps.item + row * stride<D>(d),
+                                                item_bias != nullptr ? item_bias + row : nullptr);
   }
   return total;
 }

@@ -8,11 +8,16 @@
 #include <array>
 #include <limits>
 #include <utility>
+#include <vector>
 
 #include "mf_sgd_epoch_request.h"
+#include "slices.h"
 
 namespace scdr {
 namespace {
+
+// Some milliseconds of work: then the host looks at what came of it, and may stop.
+constexpr std::int64_t kBatchesOfSlice = 1024;
 
 Tensor scratch(const Tensor& like, std::int64_t count, ScalarType dtype) {
   return torch::stable::new_empty(like, {count}, dtype);
@@ -26,6 +31,50 @@ std::pair<Tensor, Tensor> stable_sort(const Tensor& keys) {
   STABLE_TORCH_ERROR_CODE_CHECK(
       torch_call_dispatcher("aten::sort", "stable", stack.data(), TORCH_ABI_VERSION));
   return {torch::stable::detail::to<Tensor>(stack[0]), torch::stable::detail::to<Tensor>(stack[1])};
+}
+
+template <class T>
+T* at(const Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+// What one side of the factorisation needs for an epoch.
+class Side {
+ public:
+  Side(const Tensor& keys, std::int64_t batch, std::int64_t d)
+      : sorted_(stable_sort(keys)),
+        step_(scratch(keys, batch * d, ScalarType::Float)),
+        bias_step_(scratch(keys, batch, ScalarType::Float)) {}
+
+  cuda::MfSide view(const cuda::MfTable& table, const MfMomentTensors& moments,
+                    const std::optional<Tensor>& inverse_count, std::int64_t rows) const {
+    const auto pair = [](const std::optional<Tensor>& factors, const std::optional<Tensor>& bias) {
+      return cuda::MfTable{MfRequest::write(factors), MfRequest::write(bias)};
+    };
+    return {.table = table,
+            .first = pair(moments.first, moments.bias_first),
+            .second = pair(moments.second, moments.bias_second),
+            .inverse_count = MfRequest::read(inverse_count),
+            .step = at<float>(step_),
+            .bias_step = at<float>(bias_step_),
+            .keys = at<std::int64_t>(sorted_.first),
+            .sorted = at<std::int64_t>(sorted_.second),
+            .rows = rows};
+  }
+
+ private:
+  std::pair<Tensor, Tensor> sorted_;
+  Tensor step_, bias_step_;
+};
+
+// Of the next batches.
+void send_adam_sizes(const MfRequest& request, std::int64_t batches, float* to, int device,
+                     void* stream) {
+  const std::int64_t before = *request.adam_step->const_data_ptr<std::int64_t>();
+  std::vector<float> sizes;
+  for (std::int64_t batch = 1; batch <= batches; ++batch)
+    sizes.push_back(adam_step_at(request.adam, before + batch).size);
+  cuda::mf_copy_sizes(sizes.data(), to, batches, device, stream);
 }
 
 void throw_if_wrong(const cuda::MfWrong& wrong, const cuda::MfRatings& ratings, int device,
@@ -45,8 +94,6 @@ void throw_if_wrong(const cuda::MfWrong& wrong, const cuda::MfRatings& ratings, 
 
 Tensor run_on_cuda(const MfRequest& request) {
   const Tensor& user = request.user;
-  check(!request.adam_step, kMfSgdEpoch, "adam", "works on the CPU only");
-  check(!request.clip_norm, kMfSgdEpoch, "clip_norm", "works on the CPU only");
   const int device = user.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
   void* stream = torch::stable::accelerator::getCurrentStream(device).nativeHandle();
@@ -63,9 +110,9 @@ Tensor run_on_cuda(const MfRequest& request) {
       .n_users = request.n_users,
       .n_items = request.n_items,
   };
-  const Tensor status = scratch(user, 4, ScalarType::Long);
-  throw_if_wrong(cuda::mf_check(ratings, status.mutable_data_ptr<std::int64_t>(), device, stream),
-                 ratings, device, stream);
+  const Tensor status = scratch(user, sizeof(cuda::MfWrong), ScalarType::Byte);
+  throw_if_wrong(cuda::mf_check(ratings, at<cuda::MfWrong>(status), device, stream), ratings,
+                 device, stream);
   Tensor loss = torch::stable::new_zeros(user, {}, ScalarType::Double);
   const std::int64_t visits = request.visits;
   if (visits == 0) return loss;
@@ -74,48 +121,58 @@ Tensor run_on_cuda(const MfRequest& request) {
   const std::int64_t widest = std::max(request.n_users, request.n_items);
   check((visits / batch + 1) < std::numeric_limits<std::int64_t>::max() / widest, kMfSgdEpoch,
         "batch_size", "is too small for so many rows");
-  Tensor user_keys = scratch(user, visits, ScalarType::Long);
-  Tensor item_keys = scratch(user, visits, ScalarType::Long);
-  cuda::mf_keys(ratings, batch, user_keys.mutable_data_ptr<std::int64_t>(),
-                item_keys.mutable_data_ptr<std::int64_t>(), device, stream);
-  const auto [sorted_user_keys, sorted_users] = stable_sort(user_keys);
-  const auto [sorted_item_keys, sorted_items] = stable_sort(item_keys);
+  const Tensor visited = scratch(user, visits * sizeof(cuda::MfVisit), ScalarType::Byte);
+  const Tensor user_keys = scratch(user, visits, ScalarType::Long);
+  const Tensor item_keys = scratch(user, visits, ScalarType::Long);
+  cuda::mf_prepare(ratings, batch, at<cuda::MfVisit>(visited), at<std::int64_t>(user_keys),
+                   at<std::int64_t>(item_keys), device, stream);
 
-  const Tensor user_step = scratch(user, batch * d, ScalarType::Float);
-  const Tensor item_step = scratch(user, batch * d, ScalarType::Float);
-  const Tensor user_bias_step = scratch(user, batch, ScalarType::Float);
-  const Tensor item_bias_step = scratch(user, batch, ScalarType::Float);
+  Side users(user_keys, batch, d), items(item_keys, batch, d);
   const Tensor error = scratch(user, visits, ScalarType::Float);
-  const Tensor block_loss = scratch(user, cuda::kLossBlocks, ScalarType::Double);
-  const cuda::MfEpoch epoch{
-      .ratings = ratings,
-      .user = {.factors = user.mutable_data_ptr<float>(),
-               .bias = MfRequest::write(request.user_bias),
-               .inverse_count = MfRequest::read(request.user_inverse_count),
-               .step = user_step.mutable_data_ptr<float>(),
-               .bias_step = user_bias_step.mutable_data_ptr<float>(),
-               .keys = sorted_user_keys.const_data_ptr<std::int64_t>(),
-               .sorted = sorted_users.const_data_ptr<std::int64_t>()},
-      .item = {.factors = request.item.mutable_data_ptr<float>(),
-               .bias = MfRequest::write(request.item_bias),
-               .inverse_count = MfRequest::read(request.item_inverse_count),
-               .step = item_step.mutable_data_ptr<float>(),
-               .bias_step = item_bias_step.mutable_data_ptr<float>(),
-               .keys = sorted_item_keys.const_data_ptr<std::int64_t>(),
-               .sorted = sorted_items.const_data_ptr<std::int64_t>()},
+  const Tensor adam_sizes =
+      scratch(user, request.adam_step ? kBatchesOfSlice : 0, ScalarType::Float);
+  const Tensor squares = scratch(user, request.clip_norm ? 4 * batch : 0, ScalarType::Double);
+  cuda::MfEpoch epoch{
+      .visits = at<cuda::MfVisit>(visited),
+      .user = users.view({at<float>(user), MfRequest::write(request.user_bias)},
+                         request.user_moments, request.user_inverse_count, request.n_users),
+      .item = items.view({at<float>(request.item), MfRequest::write(request.item_bias)},
+                         request.item_moments, request.item_inverse_count, request.n_items),
       .settings = request.settings,
       .inner = request.inner,
       .d = request.d,
       .batch_size = batch,
-      .error = error.mutable_data_ptr<float>(),
-      .not_finite = status.mutable_data_ptr<std::int64_t>(),
-      .block_loss = block_loss.mutable_data_ptr<double>(),
-      .loss = loss.mutable_data_ptr<double>(),
+      .error = at<float>(error),
+      .bad = at<cuda::MfBad>(status),
+      .clips = request.clip_norm.has_value(),
+      .adam = request.adam_step.has_value(),
+      .lr = request.adam.lr,
+      .clip_norm = request.clip_norm.value_or(0.0),
+      .adam_step = adam_step_at(request.adam, 1),
+      .adam_sizes = at<float>(adam_sizes),
+      .squares = at<double>(squares),
+      .sums_of_squares = at<double>(squares) + 2 * batch,
   };
-  const std::int64_t bad = cuda::mf_epoch(epoch, device, stream);
-  if (bad != cuda::kNone)
-    throw_not_finite("error", bad / batch, bad,
-                     cuda::read_index(ratings.order32, ratings.order64, bad, device, stream));
+  if (request.gathers()) epoch.settings.lr = 1.0f;
+
+  Slices slices(visits);
+  for (std::int64_t begin = 0; begin < visits; begin += kBatchesOfSlice * batch) {
+    const std::int64_t end = std::min(begin + kBatchesOfSlice * batch, visits);
+    const std::int64_t batches = (end - begin + batch - 1) / batch;
+    if (request.adam_step) send_adam_sizes(request, batches, at<float>(adam_sizes), device, stream);
+    const cuda::MfBad bad = cuda::mf_slice(epoch, begin, end, device, stream);
+    const bool error_first = bad.error < bad.result;
+    const std::int64_t bad_at = std::min(bad.error, bad.result);
+    if (request.adam_step)
+      *request.adam_step->mutable_data_ptr<std::int64_t>() +=
+          bad_at == cuda::kNone ? batches : (bad_at - begin) / batch + (error_first ? 0 : 1);
+    if (bad_at != cuda::kNone)
+      throw_not_finite(error_first ? "error" : "result", bad_at / batch, bad_at,
+                       cuda::read_index(ratings.order32, ratings.order64, bad_at, device, stream));
+    slices.passed(end);
+  }
+  const Tensor part = scratch(user, cuda::kLossBlocks, ScalarType::Double);
+  cuda::mf_loss(at<float>(error), visits, at<double>(part), at<double>(loss), device, stream);
   return loss;
 }
 

@@ -1,5 +1,9 @@
-// The kernels of mf_sgd_epoch_: one warp a rating, then one warp a row of a table. No torch here.
+// The kernels of mf_sgd_epoch_. Batch after batch goes by inside one kernel, in one block where
+// batches are small and on the whole grid where they are not. A group of threads does a rating,
+// then a row of a table. No torch here.
 #include "cuda/mf_sgd_epoch.h"
+
+#include <cooperative_groups.h>
 
 #include <algorithm>
 
@@ -10,7 +14,10 @@ namespace scdr::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / 32;
+constexpr int kMostThreads = 768;  // more would leave each too few registers
+// One block does batches up to so many rounds of work: a round, two trips to memory, takes about a
+// quarter of what two barriers of the grid do, and leaves the others to other trainings.
+constexpr std::int64_t kMostRounds = 8;
 constexpr const char* kOp = "mf_sgd_epoch_";
 
 __device__ std::int64_t row_of(const MfRatings& ratings, std::int64_t visit) {
@@ -23,90 +30,262 @@ __device__ void note_first(std::int64_t* first, std::int64_t at) {
   atomicMin(reinterpret_cast<unsigned long long*>(first), static_cast<unsigned long long>(at));
 }
 
-// status: users, items, ratings, order; first[k] becomes the lowest wrong place.
-__global__ void check_kernel(MfRatings ratings, std::int64_t* first) {
+__global__ void check_kernel(MfRatings ratings, MfWrong* first) {
   for (std::int64_t row = thread_of_grid(); row < ratings.rows; row += threads_of_grid()) {
-    if (outside(ratings.users[row], ratings.n_users)) note_first(first, row);
-    if (outside(ratings.items[row], ratings.n_items)) note_first(first + 1, row);
-    if (!isfinite(ratings.ratings[row])) note_first(first + 2, row);
+    if (outside(ratings.users[row], ratings.n_users)) note_first(&first->users, row);
+    if (outside(ratings.items[row], ratings.n_items)) note_first(&first->items, row);
+    if (!isfinite(ratings.ratings[row])) note_first(&first->ratings, row);
   }
   for (std::int64_t visit = thread_of_grid(); visit < ratings.visits; visit += threads_of_grid())
-    if (outside(row_of(ratings, visit), ratings.rows)) note_first(first + 3, visit);
+    if (outside(row_of(ratings, visit), ratings.rows)) note_first(&first->order, visit);
 }
 
-__global__ void keys_kernel(MfRatings ratings, std::int64_t batch_size, std::int64_t* user_keys,
-                            std::int64_t* item_keys) {
-  for (std::int64_t visit = thread_of_grid(); visit < ratings.visits; visit += threads_of_grid()) {
-    const std::int64_t row = row_of(ratings, visit), batch = visit / batch_size;
-    user_keys[visit] = batch * ratings.n_users + ratings.users[row];
-    item_keys[visit] = batch * ratings.n_items + ratings.items[row];
+__global__ void prepare_kernel(MfRatings ratings, std::int64_t batch_size, MfVisit* visits,
+                               std::int64_t* user_keys, std::int64_t* item_keys) {
+  for (std::int64_t at = thread_of_grid(); at < ratings.visits; at += threads_of_grid()) {
+    const std::int64_t row = row_of(ratings, at), batch = at / batch_size;
+    const std::int32_t user = ratings.users[row], item = ratings.items[row];
+    visits[at] = {user, item, ratings.ratings[row], 0.0f};
+    user_keys[at] = batch * ratings.n_users + user;
+    item_keys[at] = batch * ratings.n_items + item;
   }
 }
 
-// The steps of the visits [begin, end), a batch: one warp each.
-template <Inner inner>
-__global__ void __launch_bounds__(kThreads)
-    compute_kernel(const __grid_constant__ MfEpoch epoch, std::int64_t begin, std::int64_t end) {
-  const MfRatings& ratings = epoch.ratings;
-  const MfSettings& settings = epoch.settings;
-  const int d = epoch.d;
-  for (std::int64_t visit = begin + thread_of_grid() / 32; visit < end;
-       visit += threads_of_grid() / 32) {
-    const std::int64_t from = row_of(ratings, visit), row = visit - begin;
-    const std::int64_t user = ratings.users[from], item = ratings.items[from];
-    const float* u = epoch.user.factors + user * d;
-    const float* v = epoch.item.factors + item * d;
-    float base = settings.offset - ratings.ratings[from];
-    if (epoch.user.bias != nullptr) base += epoch.user.bias[user];
-    if (epoch.item.bias != nullptr) base += epoch.item.bias[item];
-    const MfError error = mf_error<WarpPack, inner, 0>(u, v, d, base, settings);
+// A batch: its visits [begin, end), and where their steps are kept.
+struct Batch {
+  std::int64_t begin, end;
+  float *user_step, *item_step;            // [end - begin, d]
+  float *user_bias_step, *item_bias_step;  // [end - begin]
+};
 
-    const float user_weight =
-        epoch.user.inverse_count != nullptr ? epoch.user.inverse_count[user] : 1.0f;
-    const float item_weight =
-        epoch.item.inverse_count != nullptr ? epoch.item.inverse_count[item] : 1.0f;
-    mf_steps<WarpPack, inner, 0, true>(
-        u, v, d, error, settings.lr, settings.user_penalty * user_weight,
-        settings.item_penalty * item_weight, epoch.user.step + row * d, epoch.item.step + row * d);
-    if (WarpPack::lane() != 0) continue;
-    epoch.error[visit] = error.error;
-    if (!isfinite(error.error)) note_first(epoch.not_finite, visit);
-    if (epoch.user.bias != nullptr)
-      epoch.user.bias_step[row] = mf_bias_step(error.error, epoch.user.bias[user], settings.lr,
+template <class Pack>
+__device__ std::int64_t group_of_grid() {
+  return thread_of_grid() / Pack::width;
+}
+template <class Pack>
+__device__ std::int64_t groups_of_grid() {
+  return threads_of_grid() / Pack::width;
+}
+
+__device__ float weight_of(const MfSide& side, std::int64_t row) {
+  return side.inverse_count != nullptr ? side.inverse_count[row] : 1.0f;
+}
+
+template <class Pack, Inner inner>
+__device__ void compute(const MfEpoch& epoch, const Batch& batch) {
+  const MfSettings& settings = epoch.settings;
+  const MfTable &users = epoch.user.table, &items = epoch.item.table;
+  const int d = epoch.d;
+  for (std::int64_t at = batch.begin + group_of_grid<Pack>(); at < batch.end;
+       at += groups_of_grid<Pack>()) {
+    const MfVisit visit = epoch.visits[at];
+    const std::int64_t user = visit.user, item = visit.item, row = at - batch.begin;
+    const float* u = users.factors + user * d;
+    const float* v = items.factors + item * d;
+    float base = settings.offset - visit.rating;
+    if (users.bias != nullptr) base += users.bias[user];
+    if (items.bias != nullptr) base += items.bias[item];
+    const MfError error = mf_error<Pack, inner, 0>(u, v, d, base, settings);
+    const float user_weight = weight_of(epoch.user, user);
+    const float item_weight = weight_of(epoch.item, item);
+    mf_steps<Pack, inner, 0, true>(u, v, d, error, settings.lr, settings.user_penalty * user_weight,
+                                   settings.item_penalty * item_weight, batch.user_step + row * d,
+                                   batch.item_step + row * d);
+    if (Pack::lane() != 0) continue;
+    epoch.error[at] = error.error;
+    if (!isfinite(error.error)) note_first(&epoch.bad->error, at);
+    if (users.bias != nullptr)
+      batch.user_bias_step[row] = mf_bias_step(error.error, users.bias[user], settings.lr,
                                                settings.user_bias_penalty * user_weight);
-    if (epoch.item.bias != nullptr)
-      epoch.item.bias_step[row] = mf_bias_step(error.error, epoch.item.bias[item], settings.lr,
+    if (items.bias != nullptr)
+      batch.item_bias_step[row] = mf_bias_step(error.error, items.bias[item], settings.lr,
                                                settings.item_bias_penalty * item_weight);
   }
 }
 
-// Takes the steps of a batch off one table: the warp at the first of a row's visits does them all,
-// in order of visit.
-__device__ void apply_side(const MfSide& side, std::int64_t table_rows, std::int64_t batch_size,
-                           int d, std::int64_t begin, std::int64_t end) {
-  const std::int64_t first_key = begin / batch_size * table_rows;
-  for (std::int64_t at = begin + thread_of_grid() / 32; at < end; at += threads_of_grid() / 32) {
+// One row of a table, and where its visits in the batch are: sorted[first, last).
+struct Segment {
+  std::int64_t row, first, last;
+};
+
+// Calls body(segment) for each row of the table in the batch, by one group each.
+template <class Pack, class Body>
+__device__ void for_each_row(const MfSide& side, std::int64_t batch_size, const Batch& batch,
+                             Body body) {
+  const std::int64_t first_key = batch.begin / batch_size * side.rows;
+  for (std::int64_t at = batch.begin + group_of_grid<Pack>(); at < batch.end;
+       at += groups_of_grid<Pack>()) {
     const std::int64_t key = side.keys[at];
-    if (at > begin && side.keys[at - 1] == key) continue;
-    const std::int64_t row = key - first_key;
-    for (std::int64_t same = at; same < end && side.keys[same] == key; ++same) {
-      const std::int64_t visit = side.sorted[same] - begin;
-      mf_apply<WarpPack, 0>(side.factors + row * d, side.step + visit * d, d);
-      if (side.bias != nullptr && WarpPack::lane() == 0) side.bias[row] -= side.bias_step[visit];
-    }
+    if (at > batch.begin && side.keys[at - 1] == key) continue;
+    std::int64_t last = at + 1;
+    while (last < batch.end && side.keys[last] == key) ++last;
+    body(Segment{key - first_key, at, last});
   }
 }
 
-__global__ void __launch_bounds__(kThreads, 4)
-    apply_kernel(const __grid_constant__ MfEpoch epoch, std::int64_t begin, std::int64_t end) {
-  if (*epoch.not_finite < end) return;
-  if (blockIdx.y == 0)
-    apply_side(epoch.user, epoch.ratings.n_users, epoch.batch_size, epoch.d, begin, end);
-  else
-    apply_side(epoch.item, epoch.ratings.n_items, epoch.batch_size, epoch.d, begin, end);
+// Folds the steps of the visits sorted[first, last) into `into`, in order: `into` [width], step
+// [batch, width]. Returns whether what this thread has written is finite.
+template <class Pack, class Fold>
+__device__ bool fold_steps(float* into, const float* step, int width, const std::int64_t* sorted,
+                           std::int64_t first, std::int64_t last, std::int64_t begin, Fold fold) {
+  bool finite = true;
+  for (int j = 0; j < width; j += Pack::width) {
+    Pack value = Pack::load(into + j, width - j);
+#pragma unroll 4
+    for (std::int64_t at = first; at < last; ++at)
+      value = fold(value, Pack::load(step + (sorted[at] - begin) * width + j, width - j));
+    store(into + j, width - j, value);
+    finite = finite && isfinite(value.x);
+  }
+  return finite;
 }
 
-// Sums in an order that depends on nothing but the count.
+// SGD: the steps are taken off the tables.
+template <class Pack>
+__device__ void apply(const MfEpoch& epoch, const MfSide& side, const Batch& batch,
+                      const float* step, const float* bias_step) {
+  const auto minus = [](Pack x, Pack y) { return x - y; };
+  for_each_row<Pack>(side, epoch.batch_size, batch, [&](const Segment& at) {
+    bool finite = fold_steps<Pack>(side.table.factors + at.row * epoch.d, step, epoch.d,
+                                   side.sorted, at.first, at.last, batch.begin, minus);
+    if (side.table.bias != nullptr)
+      finite &= fold_steps<Pack>(side.table.bias + at.row, bias_step, 1, side.sorted, at.first,
+                                 at.last, batch.begin, minus);
+    if (!finite) note_first(&epoch.bad->result, side.sorted[at.first]);
+  });
+}
+
+// The gradient of each row comes together at the first of its visits; squares, if any, takes its
+// square there, and 0 at the others.
+template <class Pack>
+__device__ void gather(const MfEpoch& epoch, const MfSide& side, const Batch& batch, float* step,
+                       float* bias_step, double* squares) {
+  const auto plus = [](Pack x, Pack y) { return x + y; };
+  for_each_row<Pack>(side, epoch.batch_size, batch, [&](const Segment& at) {
+    const std::int64_t to = side.sorted[at.first] - batch.begin;
+    fold_steps<Pack>(step + to * epoch.d, step, epoch.d, side.sorted, at.first + 1, at.last,
+                     batch.begin, plus);
+    const bool biased = side.table.bias != nullptr;
+    if (biased)
+      fold_steps<Pack>(bias_step + to, bias_step, 1, side.sorted, at.first + 1, at.last,
+                       batch.begin, plus);
+    if (squares == nullptr) return;
+    __syncwarp(Pack::mask());
+    const double square =
+        mf_row_square_sum<Pack, 0>(epoch.d, step + to * epoch.d, biased ? bias_step + to : nullptr);
+    for (std::int64_t i = at.first + Pack::lane(); i < at.last; i += Pack::width)
+      squares[i - batch.begin] = i == at.first ? square : 0.0;
+  });
+}
+
+__device__ double sum_over_warp(double value) {
+  for (int distance = 16; distance > 0; distance /= 2)
+    value += __shfl_xor_sync(0xffffffffu, value, distance);
+  return value;
+}
+
+__device__ std::int64_t sums_of_squares(std::int64_t visits) {
+  return (2 * visits + kSquaresTogether - 1) / kSquaresTogether;
+}
+
+// A warp each.
+__device__ void sum_squares(const MfEpoch& epoch, std::int64_t visits) {
+  for (std::int64_t part = group_of_grid<WarpPack>(); part < sums_of_squares(visits);
+       part += groups_of_grid<WarpPack>()) {
+    const std::int64_t end = min((part + 1) * kSquaresTogether, 2 * visits);
+    double mine = 0.0;
+    for (std::int64_t i = part * kSquaresTogether + WarpPack::lane(); i < end; i += WarpPack::width)
+      mine += epoch.squares[i];
+    mine = sum_over_warp(mine);
+    if (WarpPack::lane() == 0) epoch.sums_of_squares[part] = mine;
+  }
+}
+
+// How this batch updates the tables; every warp sums up the same.
+__device__ MfUpdate update_of(const MfEpoch& epoch, std::int64_t visits, std::int64_t batch) {
+  double scale = 1.0;
+  if (epoch.clips) {
+    double mine = 0.0;
+    for (std::int64_t i = WarpPack::lane(); i < sums_of_squares(visits); i += WarpPack::width)
+      mine += epoch.sums_of_squares[i];
+    // As torch.nn.utils.clip_grad_norm_ does.
+    scale = min(1.0, epoch.clip_norm / (sqrt(sum_over_warp(mine)) + 1e-6));
+  }
+  if (!epoch.adam)
+    return {.scale = static_cast<float>(epoch.lr * scale), .adam = false, .step = {}};
+  AdamStep step = epoch.adam_step;
+  step.size = epoch.adam_sizes[batch];
+  return {.scale = static_cast<float>(scale), .adam = true, .step = step};
+}
+
+template <class Pack>
+__device__ void update(const MfEpoch& epoch, const MfSide& side, const Batch& batch,
+                       const float* step, const float* bias_step, const MfUpdate& how) {
+  const int d = epoch.d;
+  for_each_row<Pack>(side, epoch.batch_size, batch, [&](const Segment& at) {
+    const std::int64_t visit = side.sorted[at.first], from = visit - batch.begin;
+    const auto row = [&](const MfTable& table) { return table.factors + at.row * d; };
+    Pack wrong = mf_update<Pack, 0>(row(side.table), row(side.first), row(side.second),
+                                    step + from * d, d, how);
+    if (side.table.bias != nullptr)
+      wrong = wrong + mf_update<Pack, 0>(side.table.bias + at.row, side.first.bias + at.row,
+                                         side.second.bias + at.row, bias_step + from, 1, how);
+    if (!(wrong.x == 0.0f)) note_first(&epoch.bad->result, visit);
+  });
+}
+
+__device__ void wait_for_all(bool whole_grid) {
+  if (whole_grid)
+    cooperative_groups::this_grid().sync();
+  else
+    __syncthreads();
+}
+
+// Every block of the grid, all of which run at once, or the only one goes through the batches of
+// [begin, end). Steps are kept in shared memory where it was asked for.
+template <class Pack, Inner inner>
+__global__ void __launch_bounds__(kMostThreads)
+    epoch_kernel(const __grid_constant__ MfEpoch epoch, std::int64_t begin, std::int64_t end,
+                 bool whole_grid, bool shared_steps) {
+  const std::int64_t most = min(epoch.batch_size, end - begin);
+  Batch batch{
+      begin, begin, epoch.user.step, epoch.item.step, epoch.user.bias_step, epoch.item.bias_step};
+  if (shared_steps) {
+    batch.user_step = dynamic_shared<float>();
+    batch.item_step = batch.user_step + most * epoch.d;
+    batch.user_bias_step = batch.item_step + most * epoch.d;
+    batch.item_bias_step = batch.user_bias_step + most;
+  }
+  for (std::int64_t number = 0; batch.end < end; ++number) {
+    batch.begin = batch.end;
+    batch.end = min(batch.begin + epoch.batch_size, end);
+    const std::int64_t visits = batch.end - batch.begin;
+    compute<Pack, inner>(epoch, batch);
+    wait_for_all(whole_grid);
+    if (epoch.bad->error != kNone) return;
+    if (epoch.clips || epoch.adam) {
+      double* squares = epoch.clips ? epoch.squares : nullptr;
+      gather<Pack>(epoch, epoch.user, batch, batch.user_step, batch.user_bias_step, squares);
+      gather<Pack>(epoch, epoch.item, batch, batch.item_step, batch.item_bias_step,
+                   epoch.clips ? squares + visits : nullptr);
+      if (epoch.clips) {
+        wait_for_all(whole_grid);
+        sum_squares(epoch, visits);
+        wait_for_all(whole_grid);
+      }
+      const MfUpdate how = update_of(epoch, visits, number);
+      update<Pack>(epoch, epoch.user, batch, batch.user_step, batch.user_bias_step, how);
+      update<Pack>(epoch, epoch.item, batch, batch.item_step, batch.item_bias_step, how);
+    } else {
+      apply<Pack>(epoch, epoch.user, batch, batch.user_step, batch.user_bias_step);
+      apply<Pack>(epoch, epoch.item, batch, batch.item_step, batch.item_bias_step);
+    }
+    wait_for_all(whole_grid);
+    if (epoch.bad->result != kNone) return;
+  }
+}
+
+// Sums in an order that depends on nothing but the count and the number of blocks.
 template <class Value, class Term>
 __device__ void sum_block(const Value* values, std::int64_t count, double* out, Term term) {
   __shared__ double sums[kThreads];
@@ -121,66 +300,97 @@ __device__ void sum_block(const Value* values, std::int64_t count, double* out, 
   if (threadIdx.x == 0) *out = sums[0];
 }
 
-__global__ void square_sum_kernel(const float* error, std::int64_t count, double* block_loss) {
-  sum_block(error, count, block_loss + blockIdx.x, [](double e) { return e * e; });
+__global__ void square_sum_kernel(const float* error, std::int64_t count, double* part) {
+  sum_block(error, count, part + blockIdx.x, [](double e) { return e * e; });
 }
 
-__global__ void sum_kernel(const double* block_loss, unsigned blocks, double* loss) {
-  sum_block(block_loss, blocks, loss, [](double part) { return part; });
+__global__ void sum_kernel(const double* part, unsigned count, double* loss) {
+  sum_block(part, count, loss, [](double value) { return value; });
 }
 
-template <Inner inner>
-void run_batches(const MfEpoch& epoch, cudaStream_t stream) {
-  const std::int64_t visits = epoch.ratings.visits;
-  for (std::int64_t begin = 0; begin < visits; begin += epoch.batch_size) {
-    const std::int64_t end = std::min(begin + epoch.batch_size, visits);
-    const unsigned blocks = blocks_for(end - begin, kWarps);
-    launch(kOp, {blocks, kThreads, stream}, compute_kernel<inner>, epoch, begin, end);
-    launch(kOp, {dim3(blocks, 2), kThreads, stream}, apply_kernel, epoch, begin, end);
+template <class Pack, Inner inner>
+void run_batches(const MfEpoch& epoch, std::int64_t begin, std::int64_t end, int device,
+                 cudaStream_t stream) {
+  const auto kernel = epoch_kernel<Pack, inner>;
+  const std::int64_t batch = std::min(epoch.batch_size, end - begin), work = batch * Pack::width;
+  if (work <= kMostRounds * kMostThreads) {
+    const auto threads =
+        static_cast<unsigned>(std::min<std::int64_t>((work + 31) / 32 * 32, kMostThreads));
+    const auto bytes = static_cast<std::size_t>(batch * (epoch.d + 1)) * 2 * sizeof(float);
+    const bool shared = bytes <= kSharedBytes;
+    launch(kOp, {1, threads, stream, shared ? bytes : 0}, kernel, epoch, begin, end, false, shared);
+    return;
+  }
+  int multiprocessors = 0, blocks_each = 0;
+  check_cuda(kOp, cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
+  check_cuda(kOp, cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks_each, kernel, kThreads, 0));
+  const unsigned blocks =
+      std::min(blocks_for(work, kThreads), static_cast<unsigned>(multiprocessors * blocks_each));
+  launch(kOp, {blocks, kThreads, stream, 0, true}, kernel, epoch, begin, end, true, false);
+}
+
+template <class Pack>
+void run_batches(const MfEpoch& epoch, std::int64_t begin, std::int64_t end, int device,
+                 cudaStream_t stream) {
+  switch (epoch.inner) {
+    case Inner::none:
+      return run_batches<Pack, Inner::none>(epoch, begin, end, device, stream);
+    case Inner::pgd:
+      return run_batches<Pack, Inner::pgd>(epoch, begin, end, device, stream);
+    case Inner::exact:
+      return run_batches<Pack, Inner::exact>(epoch, begin, end, device, stream);
   }
 }
 
 }  // namespace
 
-MfWrong mf_check(const MfRatings& ratings, std::int64_t* status, int device, void* stream_handle) {
+MfWrong mf_check(const MfRatings& ratings, MfWrong* status, int device, void* stream_handle) {
   auto* stream = static_cast<cudaStream_t>(stream_handle);
   check_cuda(kOp, cudaSetDevice(device));
   check_cuda(kOp, cudaMemsetAsync(status, 0x7f, sizeof(MfWrong), stream));
   launch(kOp, {blocks_for(ratings.rows, kThreads), kThreads, stream}, check_kernel, ratings,
          status);
-  return read(kOp, reinterpret_cast<MfWrong*>(status), stream);
+  return read(kOp, status, stream);
 }
 
-void mf_keys(const MfRatings& ratings, std::int64_t batch_size, std::int64_t* user_keys,
-             std::int64_t* item_keys, int device, void* stream_handle) {
+void mf_prepare(const MfRatings& ratings, std::int64_t batch_size, MfVisit* visits,
+                std::int64_t* user_keys, std::int64_t* item_keys, int device, void* stream_handle) {
   auto* stream = static_cast<cudaStream_t>(stream_handle);
   check_cuda(kOp, cudaSetDevice(device));
-  launch(kOp, {blocks_for(ratings.visits, kThreads), kThreads, stream}, keys_kernel, ratings,
-         batch_size, user_keys, item_keys);
+  launch(kOp, {blocks_for(ratings.visits, kThreads), kThreads, stream}, prepare_kernel, ratings,
+         batch_size, visits, user_keys, item_keys);
 }
 
-std::int64_t mf_epoch(const MfEpoch& epoch, int device, void* stream_handle) {
+MfBad mf_slice(const MfEpoch& epoch, std::int64_t begin, std::int64_t end, int device,
+               void* stream_handle) {
   auto* stream = static_cast<cudaStream_t>(stream_handle);
   check_cuda(kOp, cudaSetDevice(device));
-  check_cuda(kOp, cudaMemsetAsync(epoch.not_finite, 0x7f, sizeof(std::int64_t), stream));
-  switch (epoch.inner) {
-    case Inner::none:
-      run_batches<Inner::none>(epoch, stream);
-      break;
-    case Inner::pgd:
-      run_batches<Inner::pgd>(epoch, stream);
-      break;
-    case Inner::exact:
-      run_batches<Inner::exact>(epoch, stream);
-      break;
-  }
-  // As many blocks as give each thread something to sum; with them alone the order of the sum
-  // varies.
-  const std::int64_t visits = epoch.ratings.visits;
+  check_cuda(kOp, cudaMemsetAsync(epoch.bad, 0x7f, sizeof(MfBad), stream));
+  // Two factors a thread: as many ratings at a time, and fewer shuffles for each, as that allows.
+  if (epoch.d <= 16)
+    run_batches<GroupPack<8>>(epoch, begin, end, device, stream);
+  else if (epoch.d <= 32)
+    run_batches<GroupPack<16>>(epoch, begin, end, device, stream);
+  else
+    run_batches<WarpPack>(epoch, begin, end, device, stream);
+  return read(kOp, epoch.bad, stream);
+}
+
+void mf_copy_sizes(const float* from, float* to, std::int64_t count, int device,
+                   void* stream_handle) {
+  check_cuda(kOp, cudaSetDevice(device));
+  check_cuda(kOp,
+             cudaMemcpyAsync(to, from, static_cast<std::size_t>(count) * sizeof(float),
+                             cudaMemcpyHostToDevice, static_cast<cudaStream_t>(stream_handle)));
+}
+
+void mf_loss(const float* error, std::int64_t visits, double* part, double* loss, int device,
+             void* stream_handle) {
+  auto* stream = static_cast<cudaStream_t>(stream_handle);
+  check_cuda(kOp, cudaSetDevice(device));
   const unsigned blocks = std::min<unsigned>(blocks_for(visits, 16 * kThreads), kLossBlocks);
-  launch(kOp, {blocks, kThreads, stream}, square_sum_kernel, epoch.error, visits, epoch.block_loss);
-  launch(kOp, {1, kThreads, stream}, sum_kernel, epoch.block_loss, blocks, epoch.loss);
-  return read(kOp, epoch.not_finite, stream);
+  launch(kOp, {blocks, kThreads, stream}, square_sum_kernel, error, visits, part);
+  launch(kOp, {1, kThreads, stream}, sum_kernel, part, blocks, loss);
 }
 
 std::int64_t read_index(const std::int32_t* narrow, const std::int64_t* wide, std::int64_t at,

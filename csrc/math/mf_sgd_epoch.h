@@ -162,6 +162,18 @@ SCDR_INLINE float mf_square_sum(const float* gradient, int d) {
   return sum(squares);
 }
 
+// The square of the gradient of a row of a table and of its bias, if any.
+template <class Pack, int D>
+SCDR_INLINE double mf_row_square_sum(int d, const float* gradient, const float* bias_gradient) {
+  const auto square = [](float x) { return static_cast<double>(x) * static_cast<double>(x); };
+  double total = mf_square_sum<Pack, D>(gradient, d);
+  if (!(total <= static_cast<double>(__FLT_MAX__))) {  // the squares, or a gradient, are too large
+    total = 0.0;
+    for (int j = 0; j < d; ++j) total += square(gradient[j]);
+  }
+  return bias_gradient != nullptr ? total + square(*bias_gradient) : total;
+}
+
 // What becomes of the gradient of a row of a table, which its visits in a batch have summed up.
 struct MfUpdate {
   float scale;  // multiplies it: clipping, and for SGD the learning rate

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from scdr.data import Interactions, TrainingData
 from scdr.methods.base import FitContext
 from scdr.models import Factors, PretrainConfig, pretrain
+from scdr.ops.streams import own_stream
 from scdr.ops.threads import torch_threads
 
 _DOMAINS = ("source", "target", "joint")
@@ -31,7 +32,7 @@ def pretrain_domain(
     seed = (context.seed, _DOMAINS.index(domain))
 
     def train() -> Factors:
-        with context.progress.stage(stage, config.epochs) as advance:
+        with own_stream(context.device), context.progress.stage(stage, config.epochs) as advance:
             return pretrain(
                 interactions,
                 config,

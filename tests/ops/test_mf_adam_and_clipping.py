@@ -29,7 +29,13 @@ TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
 
 def problem(
-    n: int, d: int, *, n_users: int = 12, n_items: int = 9, with_biases: bool = True
+    n: int,
+    d: int,
+    *,
+    n_users: int = 12,
+    n_items: int = 9,
+    with_biases: bool = True,
+    device: str = "cpu",
 ) -> dict[str, Tensor]:
     """Few users and items, so that a batch holds many duplicates."""
     random = torch.Generator().manual_seed(0)
@@ -43,7 +49,8 @@ def problem(
     for name, high in (("users", n_users), ("items", n_items)):
         tensors[name] = torch.randint(high, (n,), generator=random, dtype=torch.int32)
     ratings = torch.randint(1, 6, (n,), generator=random).float()
-    return {**tensors, "ratings": ratings, "order": torch.randperm(n, generator=random)}
+    tensors |= {"ratings": ratings, "order": torch.randperm(n, generator=random)}
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
 def tables_of(tensors: dict[str, Any]) -> dict[str, Tensor]:
@@ -51,27 +58,28 @@ def tables_of(tensors: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def in_double(arguments: dict[str, Any]) -> dict[str, Any]:
-    doubled = {
-        name: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
-        for name, value in arguments.items()
-    }
+    """On the CPU, in float64 where it was float32."""
+    doubled = dict(arguments)
+    for name, value in arguments.items():
+        if isinstance(value, Tensor):
+            doubled[name] = value.cpu().double() if value.is_floating_point() else value.cpu()
     if doubled.get("adam") is not None:
         adam = copy.deepcopy(doubled["adam"])
-        adam.first = {name: moment.double() for name, moment in adam.first.items()}
-        adam.second = {name: moment.double() for name, moment in adam.second.items()}
+        adam.first = {name: moment.cpu().double() for name, moment in adam.first.items()}
+        adam.second = {name: moment.cpu().double() for name, moment in adam.second.items()}
         doubled["adam"] = adam
     return doubled
 
 
 def everything(loss: Tensor, arguments: dict[str, Any]) -> dict[str, Tensor]:
-    """The loss, the tables and the moments, by name."""
+    """The loss, the tables and the moments, by name, on the CPU."""
     result = {"loss": loss, **tables_of(arguments)}
     adam: AdamState | None = arguments.get("adam")
     if adam is not None:
         result |= {f"first of {name}": moment for name, moment in adam.first.items()}
         result |= {f"second of {name}": moment for name, moment in adam.second.items()}
         result["step"] = torch.tensor(adam.step)
-    return result
+    return {name: tensor.cpu() for name, tensor in result.items()}
 
 
 def train_with_torch(
@@ -113,15 +121,17 @@ def train_with_torch(
 @pytest.mark.parametrize("clip_norm", [None, 3.0], ids=["free", "clipped"])
 @pytest.mark.parametrize("adam", [True, False], ids=["adam", "sgd"])
 @pytest.mark.parametrize("batch_size", [1, 16, 600])
-def test_like_torch_optimisers(adam: bool, clip_norm: float | None, batch_size: int) -> None:
-    tensors = problem(40 if batch_size == 1 else 600, 10)
+def test_like_torch_optimisers(
+    adam: bool, clip_norm: float | None, batch_size: int, device: str
+) -> None:
+    tensors = problem(40 if batch_size == 1 else 600, 10, device=device)
     settings: dict[str, Any] = {"lr": 0.01 if adam else 0.003, "batch_size": batch_size}
     settings["clip_norm"] = clip_norm
     expected = train_with_torch(tensors, adam=adam, **settings)
     state = AdamState.zeros(**tables_of(tensors)) if adam else None
     mf_sgd_epoch_(**tensors, **settings, **PENALTIES, adam=state)
     for name, table in expected.items():
-        torch.testing.assert_close(tensors[name].double(), table, **TOLERANCE)
+        torch.testing.assert_close(tensors[name].cpu().double(), table, **TOLERANCE)
 
 
 @pytest.mark.parametrize("perturbation", [MF, SMF, EXACT], ids=["mf", "smf", "exact"])
@@ -129,13 +139,13 @@ def test_like_torch_optimisers(adam: bool, clip_norm: float | None, batch_size: 
 @pytest.mark.parametrize("adam", [True, False], ids=["adam", "sgd"])
 @pytest.mark.parametrize("with_biases", [False, True], ids=["plain", "biases"])
 def test_like_reference(
-    d: int, adam: bool, with_biases: bool, perturbation: dict[str, Any]
+    d: int, adam: bool, with_biases: bool, perturbation: dict[str, Any], device: str
 ) -> None:
     """Thirty batches, the last a short one, clipped here and there."""
-    tensors = problem(30 * 12 - 5, d, with_biases=with_biases)
+    tensors = problem(30 * 12 - 5, d, with_biases=with_biases, device=device)
     arguments = {**tensors, **perturbation, **(PENALTIES if with_biases else {})}
     arguments |= {"lr": 0.01 if adam else 0.003, "batch_size": 12, "clip_norm": 50.0}
-    arguments["user_inverse_count"] = torch.linspace(0.1, 1, 12)
+    arguments["user_inverse_count"] = torch.linspace(0.1, 1, 12, device=device)
     if adam:
         arguments["adam"] = AdamState.zeros(**tables_of(tensors), beta1=0.8, beta2=0.95, eps=1e-6)
     expected = in_double(arguments)
@@ -147,9 +157,9 @@ def test_like_reference(
         assert arguments["adam"].step == 30
 
 
-def test_clipping_sets_the_length_of_the_step() -> None:
+def test_clipping_sets_the_length_of_the_step(device: str) -> None:
     """Of all tables together, and leaves a shorter gradient alone."""
-    before = problem(50, 10)
+    before = problem(50, 10, device=device)
     after = copy.deepcopy(before)
     mf_sgd_epoch_(**after, lr=0.25, batch_size=50, clip_norm=2.0)
     moved = [(after[name] - before[name]).flatten() for name in TABLES]
@@ -161,8 +171,8 @@ def test_clipping_sets_the_length_of_the_step() -> None:
         torch.testing.assert_close(loose[name], free[name])
 
 
-def test_clipping_a_gradient_whose_square_is_no_float() -> None:
-    tensors = problem(1, 10, n_users=1, n_items=1, with_biases=False)
+def test_clipping_a_gradient_whose_square_is_no_float(device: str) -> None:
+    tensors = problem(1, 10, n_users=1, n_items=1, with_biases=False, device=device)
     tensors["ratings"].fill_(1e25)
     before = tensors["user"].clone()
     item = tensors["item"].clone()
@@ -173,12 +183,12 @@ def test_clipping_a_gradient_whose_square_is_no_float() -> None:
 
 
 @pytest.mark.parametrize("adam", [True, False], ids=["adam", "sgd"])
-def test_rows_that_do_not_occur_rest(adam: bool) -> None:
-    tensors = problem(300, 10)
+def test_rows_that_do_not_occur_rest(adam: bool, device: str) -> None:
+    tensors = problem(300, 10, device=device)
     settings = {"lr": 0.01, "batch_size": 40, "clip_norm": 5.0, **SMF}
     larger = dict(tensors)
     for name in tables_of(tensors):
-        beyond = torch.full((500, *tensors[name].shape[1:]), float("nan"))
+        beyond = torch.full((500, *tensors[name].shape[1:]), float("nan"), device=device)
         larger[name] = torch.cat([tensors[name], beyond])
     results = []
     for arguments in (tensors, larger):
@@ -192,9 +202,9 @@ def test_rows_that_do_not_occur_rest(adam: bool) -> None:
         assert (rest.isnan() if name in TABLES else rest == 0).all()
 
 
-def test_epochs_continue_each_other() -> None:
+def test_epochs_continue_each_other(device: str) -> None:
     """Two halves of an order, at the edge of a batch, are one epoch."""
-    whole = problem(320, 10)
+    whole = problem(320, 10, device=device)
     halves = copy.deepcopy(whole)
     order = halves.pop("order")
     adams = [AdamState.zeros(**tables_of(whole)) for _ in range(2)]
@@ -227,9 +237,9 @@ def test_same_bits_at_any_number_of_threads(batch_size: int, adam: bool, threads
         assert all(torch.equal(result[name], results[0][name]) for name in result)
 
 
-def test_divergence_leaves_a_count_of_the_batches_that_were_applied() -> None:
-    tensors = problem(100, 10, n_users=100)
-    tensors["users"] = torch.arange(100, dtype=torch.int32)
+def test_divergence_leaves_a_count_of_the_batches_that_were_applied(device: str) -> None:
+    tensors = problem(100, 10, n_users=100, device=device)
+    tensors["users"] = torch.arange(100, dtype=torch.int32, device=device)
     row = int(tensors["order"][37])
     tensors["user"][row, 4] = float("inf")
     adam = AdamState.zeros(**tables_of(tensors))
@@ -237,16 +247,16 @@ def test_divergence_leaves_a_count_of_the_batches_that_were_applied() -> None:
     with pytest.raises(SpoiltTablesError, match=place):
         mf_sgd_epoch_(**tensors, lr=1e-3, batch_size=16, adam=adam)
     assert adam.step == 2
-    touched = torch.zeros(100, dtype=torch.bool)
+    touched = torch.zeros(100, dtype=torch.bool, device=device)
     touched[tensors["order"][:32]] = True
     assert torch.equal((adam.second["user"] != 0).any(1), touched)
 
 
 @pytest.mark.parametrize("adam", [True, False], ids=["adam", "sgd"])
-def test_a_result_that_is_no_float_is_found_in_its_batch(adam: bool) -> None:
+def test_a_result_that_is_no_float_is_found_in_its_batch(adam: bool, device: str) -> None:
     """The errors are finite, what a step makes of one is not; that row does not occur again."""
-    tensors = problem(64, 10, n_users=64, with_biases=False)
-    tensors["users"] = torch.arange(64, dtype=torch.int32)
+    tensors = problem(64, 10, n_users=64, with_biases=False, device=device)
+    tensors["users"] = torch.arange(64, dtype=torch.int32, device=device)
     row = int(tensors["order"][21])
     tensors["ratings"][row] = 1e30
     state = AdamState.zeros(**tables_of(tensors)) if adam else None
@@ -272,8 +282,8 @@ def test_what_progress_raises_leaves_a_count_of_the_batches_that_were_applied() 
     assert adam.step == seen / 256
 
 
-def test_opcheck() -> None:
-    tensors = problem(100, 10)
+def test_opcheck(device: str) -> None:
+    tensors = problem(100, 10, device=device)
     adam = AdamState.zeros(**tables_of(tensors))
     flat = {f"{name}_first": moment for name, moment in adam.first.items()}
     flat |= {f"{name}_second": moment for name, moment in adam.second.items()}

@@ -159,6 +159,21 @@ def test_some_rows_of_the_data(device: str) -> None:
     assert_like_reference({**tensors, "lr": 0.01, "batch_size": 50})
 
 
+@pytest.mark.skipif(scdr.build_info().sanitizer, reason="its shadow of the table would be real")
+def test_tables_of_more_than_2_31_elements(device: str) -> None:
+    """Rows at the end of a table of which nothing else is ever touched, nor in memory."""
+    small = problem(100, 256, device=device)
+    large = {name: tensor.clone() for name, tensor in small.items()}
+    rows = 2**31 // 256 + 1
+    large["user"] = torch.empty(rows + len(small["user"]), 256, device=device)
+    large["user"][rows:] = small["user"]
+    large["users"] += rows
+    for tensors in (small, large):
+        mf_sgd_epoch_(**tensors, lr=0.003, batch_size=40, **SMF)
+    assert torch.equal(large["user"][rows:], small["user"])
+    assert torch.equal(large["item"], small["item"])
+
+
 def test_zero_vectors_and_ties(device: str) -> None:
     """sgn(0) = 0: no perturbation from a zero item vector, a zero coordinate, or a zero error."""
     tensors = problem(60, 10, device=device)
@@ -392,17 +407,19 @@ def test_index_error_says_value_and_row(device: str) -> None:
 
 
 @pytest.mark.parametrize("n_users", [64, 500], ids=["padded copy", "tables as they are"])
-def test_a_result_that_is_no_float_is_found_when_no_error_meets_it(n_users: int) -> None:
+def test_a_result_that_is_no_float_is_found_when_no_error_meets_it(
+    n_users: int, device: str
+) -> None:
     """A step leaves the range of floats at the last visit to its row."""
-    tensors = problem(300, 10, n_users=n_users)
-    tensors["users"] = torch.arange(300, dtype=torch.int32) % 60
+    tensors = problem(300, 10, n_users=n_users, device=device)
+    tensors["users"] = torch.arange(300, dtype=torch.int32, device=device) % 60
     row = int(tensors["order"][-1])
     tensors["users"][row] = 60  # this user occurs once
     tensors["items"][row] = 8
     tensors["user"][60] = 0
     tensors["item"][8] = 1e33
     tensors["ratings"][row] = 1e9
-    tensors["items"][torch.arange(300) != row] %= 8
+    tensors["items"][torch.arange(300, device=device) != row] %= 8
     tensors["user"][61:] = float("nan")  # who does not occur does not matter
     place = rf"result is not finite in batch 4, at position 299 of order \(row {row}\)"
     with pytest.raises(SpoiltTablesError, match=place):
