@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 NATIVE := setup.py CMakeLists.txt $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 
-.PHONY: install train test bench bench-smoke sanitize lint format clean
+.PHONY: install train test bench bench-smoke gpu-check kernels sanitize lint format clean
 
 install: $(VENV)/.installed
 
@@ -40,6 +40,12 @@ bench: $(VENV)/.test-extras
 
 bench-smoke: $(VENV)/.test-extras
 	SCDR_BENCH_SHORT=1 $(BIN)/python -m pytest bench --benchmark-only -q
+
+gpu-check: $(VENV)/.test-extras
+	$(BIN)/python bench/gpu_check.py
+
+kernels: $(VENV)/.installed
+	$(BIN)/python bench/kernels.py
 
 sanitize: $(VENV)/.test-extras
 	PYTHON=$(BIN)/python sh tests/sanitize.sh

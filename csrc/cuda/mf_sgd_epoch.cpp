@@ -5,11 +5,11 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <array>
 #include <limits>
 #include <utility>
 #include <vector>
 
+#include "cuda/sort.h"
 #include "mf_sgd_epoch_request.h"
 #include "slices.h"
 
@@ -21,16 +21,6 @@ constexpr std::int64_t kBatchesOfSlice = 1024;
 
 Tensor scratch(const Tensor& like, std::int64_t count, ScalarType dtype) {
   return torch::stable::new_empty(like, {count}, dtype);
-}
-
-// Values and indices of a stable ascending sort.
-std::pair<Tensor, Tensor> stable_sort(const Tensor& keys) {
-  using torch::stable::detail::from;
-  std::array<StableIValue, 4> stack{from(keys), from(std::optional<bool>(true)),
-                                    from(std::int64_t{-1}), from(false)};
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      torch_call_dispatcher("aten::sort", "stable", stack.data(), TORCH_ABI_VERSION));
-  return {torch::stable::detail::to<Tensor>(stack[0]), torch::stable::detail::to<Tensor>(stack[1])};
 }
 
 template <class T>
