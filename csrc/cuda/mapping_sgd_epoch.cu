@@ -231,6 +231,10 @@ __device__ bool update_one(const MappingParameter& parameter, std::int64_t at, f
   return wrong.x == 0.0f;
 }
 
+__device__ unsigned long long* as_unsigned(std::int64_t* value) {
+  return reinterpret_cast<unsigned long long*>(value);
+}
+
 // Phase 5, a thread a value: updates.
 __device__ void update_all(const MappingEpoch& epoch, const Batch& batch, const Team& team) {
   bool finite = true;
@@ -250,9 +254,10 @@ __device__ void update_all(const MappingEpoch& epoch, const Batch& batch, const 
       finite &= update_one(epoch.user, user * d + i % d, epoch.user_sum[i], of_user);
     }
   }
-  if (!finite) {  // whoever writes these writes the same
-    epoch.state->fault = kUpdate;
-    epoch.state->batch = batch.number;
+  if (!finite) {  // the batch first: who sees the fault asks for it
+    atomicExch(as_unsigned(&epoch.state->batch), static_cast<unsigned long long>(batch.number));
+    __threadfence();
+    atomicExch(&epoch.state->fault, static_cast<int>(kUpdate));
   }
 }
 
@@ -279,6 +284,7 @@ __global__ void __launch_bounds__(kThreads)
     judge(epoch, batch, room);
     __syncthreads();
     if (epoch.state->fault != kFine) return;
+    __syncthreads();  // all have looked before an update notes a fault of its own
     update_all(epoch, batch, team);
     __syncthreads();
     if (epoch.state->fault != kFine) return;
@@ -328,9 +334,16 @@ __global__ void __launch_bounds__(kThreads)
 // does not count.
 __global__ void __launch_bounds__(kThreads, 4)
     update_kernel(const __grid_constant__ MappingEpoch epoch, std::int64_t number) {
-  const MappingState& state = *epoch.state;
-  if (state.fault == kError || state.fault == kGradient) return;
-  if (state.fault == kUpdate && state.batch != number) return;
+  __shared__ bool over;
+  if (threadIdx.x == 0) {  // adding 0 only reads, while other blocks may write
+    const int fault = atomicAdd(&epoch.state->fault, 0);
+    __threadfence();
+    over = fault == kError || fault == kGradient ||
+           (fault == kUpdate && atomicAdd(as_unsigned(&epoch.state->batch), 0) !=
+                                    static_cast<unsigned long long>(number));
+  }
+  __syncthreads();
+  if (over) return;
   update_all(epoch, batch_of(epoch, number), team_of_grid());
 }
 
