@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from scdr.models.rating_distribution import (
+    RMSE_TOLERANCE,
+    Optimise,
+    RatingDistribution,
+    fit_rating_distribution,
+)
+
+OPTIMISE: tuple[Optimise, ...] = ("mae", "rmse", "both")
+
+
+def drawn(levels: np.ndarray, n: int = 20_000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Linear predictions and ratings of a cumulative logit model that is skewed to the top."""
+    generator = np.random.default_rng(seed)
+    location = generator.normal(0.0, 0.7, n)
+    thresholds = np.linspace(-3.5, 0.3, len(levels) - 1)
+    below = expit(thresholds - location[:, None])
+    share = np.diff(below, axis=1, prepend=0.0, append=1.0)
+    rating = levels[(below < generator.random((n, 1))).sum(1)]
+    return (share * levels).sum(1), rating
+
+
+@pytest.mark.parametrize(
+    "levels", [np.arange(1.0, 6.0), np.arange(0.5, 5.1, 0.5), np.array([0, 1.0])]
+)
+def test_each_point_is_best_at_what_it_is_for(levels: np.ndarray) -> None:
+    prediction, rating = drawn(levels)
+    fitted = fit_rating_distribution(prediction, rating, np.ones(len(rating)), levels)
+    error = {o: rating - fitted.point(prediction, o) for o in OPTIMISE}
+    mae = {o: np.abs(e).mean() for o, e in error.items()}
+    rmse = {o: np.sqrt((e**2).mean()) for o, e in error.items()}
+    assert mae["mae"] < mae["both"] < mae["rmse"]
+    assert rmse["rmse"] < rmse["both"] < rmse["mae"]
+    assert rmse["both"] <= (1 + RMSE_TOLERANCE) * rmse["rmse"] * (1 + 1e-6)
+
+
+def test_intervals_and_deviations_hold_what_they_say() -> None:
+    levels = np.arange(1.0, 11.0)
+    prediction, rating = drawn(levels)
+    fresh, fresh_rating = drawn(levels, seed=1)
+    fitted = fit_rating_distribution(prediction, rating, np.ones(len(rating)), levels)
+    scaled = (fresh_rating - fitted.point(fresh, "rmse")) / fitted.deviation(fresh)
+    assert scaled.mean() == pytest.approx(0, abs=0.02)
+    assert scaled.std() == pytest.approx(1, abs=0.02)
+    for coverage in (0.5, 0.8, 0.95):
+        low, high = fitted.interval(fresh, coverage)
+        assert ((low <= fresh_rating) & (fresh_rating <= high)).mean() > coverage - 0.01
+        assert np.isin(low, levels).all()
+
+
+def test_a_continuous_scale_has_the_quantiles_of_its_residuals() -> None:
+    generator = np.random.default_rng(0)
+    prediction = generator.normal(50, 10, 20_000)
+    rating = np.clip(prediction + generator.exponential(5, len(prediction)) - 5, 0, 100)
+    fitted = fit_rating_distribution(prediction, rating, np.ones(len(rating)), np.unique(rating))
+    asked = np.array([50.0])
+    assert fitted.point(asked, "rmse")[0] == 50
+    assert fitted.point(asked, "mae")[0] == pytest.approx(50 + 5 * (np.log(2) - 1), abs=0.3)
+    assert fitted.deviation(asked)[0] == pytest.approx(5, rel=0.05)
+    low, high = fitted.interval(prediction, 0.9)
+    assert ((low <= rating) & (rating <= high)).mean() == pytest.approx(0.9, abs=0.02)
+
+
+@pytest.mark.parametrize("pull", [0.0, 0.3, 2.0, 100.0])
+def test_both_minimises_its_loss(pull: float) -> None:
+    distribution = RatingDistribution(
+        np.array([1.0, 2.0, 4.0, 5.0]), np.array([-2.0, -0.5, 0.4]), np.zeros(0), pull=pull
+    )
+    for mean in np.linspace(1.1, 4.9, 20):
+        low, high = distribution._support(np.array([mean]))
+        share = np.diff(high[0], prepend=0.0)
+        expected = (share * low[0]).sum()
+        grid = np.linspace(1, 5, 8001)
+        loss = 2 * pull * (share * np.abs(grid[:, None] - low[0])).sum(1) + (grid - expected) ** 2
+        found = distribution.point(np.array([expected]), "both")[0]
+        assert found == pytest.approx(grid[loss.argmin()], abs=2e-3)
+
+
+def test_a_prediction_off_the_scale_is_the_end_of_it_but_not_certain() -> None:
+    prediction, rating = drawn(np.arange(1.0, 6.0))
+    fitted = fit_rating_distribution(prediction, rating, np.ones(len(rating)), np.arange(1.0, 6.0))
+    asked = np.array([-3.0, 9.0])
+    np.testing.assert_array_equal(fitted.point(asked, "rmse"), [1, 5])
+    assert (fitted.deviation(asked) > 0.1).all()
+
+
+def test_one_level_only() -> None:
+    fitted = fit_rating_distribution(np.full(9, 3.0), np.full(9, 3.0), np.ones(9), np.array([3.0]))
+    for optimise in OPTIMISE:
+        np.testing.assert_array_equal(fitted.point(np.array([1.0, 3.0]), optimise), [3, 3])
+    assert fitted.deviation(np.array([3.0]))[0] == 0
+
+
+def test_a_level_that_no_training_rating_has_keeps_its_place() -> None:
+    levels = np.arange(1.0, 6.0)
+    prediction, rating = drawn(levels)
+    kept = rating != 2
+    fitted = fit_rating_distribution(
+        prediction[kept], rating[kept], np.ones(int(kept.sum())), levels
+    )
+    assert (np.diff(fitted.thresholds) > 0).all()
+    assert np.isfinite(fitted.point(prediction, "both")).all()
