@@ -15,7 +15,7 @@ from scdr.hyperparameters import STRICT, Count, Positive, Seed
 from scdr.methods import METHODS
 from scdr.options import checked, given, overlay, read_toml, to_toml
 
-DEFAULT_METHOD = "scdr"
+DEFAULT_METHOD = "scdr_b"
 NOT_KEPT = ("out", "overwrite")
 """Options that say where a run goes, not what it is; they are not written to config.toml."""
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any, get_args
+
 import numpy as np
 from numpy.typing import NDArray
 
 from scdr.data import ColdStartSplit, Interactions, TrainingData, source_users
 from scdr.evaluation import RatingMetrics, rating_metrics
 from scdr.methods import FactorPredictor
+from scdr.models.rating_distribution import Optimise
+
+_COVERAGES = (0.5, 0.8, 0.9)
+"""Nominal probabilities of the intervals whose coverage is reported."""
 
 
 def predict_test(
@@ -28,6 +35,41 @@ def predict_validation(
 ) -> NDArray[np.float32]:
     """Predictions of the validation users' target ratings, float32 [m] as in `data.validation`."""
     return _predict(predictor, data, data.validation_pairs, data.validation, clip)
+
+
+def judge_distribution(
+    predictor: FactorPredictor, split: ColdStartSplit, *, clip: bool
+) -> dict[str, Any] | None:
+    """What a method's distribution of ratings is worth on test users; None where it has none.
+
+    Returns:
+        As JSON: the metrics of each point that it can predict, the share of test ratings within one
+        standard deviation of the mean, and the share that intervals hold.
+    """
+    if predictor.distribution is None:
+        return None
+    rows, users = split.test, source_users(split.test_pairs, split.test)
+    points = {
+        point: predict_test(dataclasses.replace(predictor, optimise=point), split, clip=clip)
+        for point in get_args(Optimise)
+    }
+    deviation = predictor.deviation(users, rows.items)
+    intervals = {}
+    for nominal in _COVERAGES:
+        low, high = predictor.interval(users, rows.items, nominal)
+        intervals[f"{nominal:.0%}"] = {
+            "inside": float(((low <= rows.ratings) & (rows.ratings <= high)).mean()),
+            "width": float((high - low).mean(dtype=np.float64)),
+        }
+    return {
+        "optimise": predictor.optimise,
+        "points": {
+            point: dataclasses.asdict(metrics_of(rows, found)) for point, found in points.items()
+        },
+        "mean_deviation": float(deviation.mean(dtype=np.float64)),
+        "within_one_deviation": float((np.abs(rows.ratings - points["rmse"]) <= deviation).mean()),
+        "intervals": intervals,
+    }
 
 
 def metrics_of(rows: Interactions, predictions: NDArray[np.float32]) -> RatingMetrics:

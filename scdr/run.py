@@ -13,7 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from scdr.config import RunConfig, Settings
-from scdr.data import ColdStartSplit, Interactions, cold_start_split, dataset_card
+from scdr.data import (
+    ColdStartSplit,
+    Interactions,
+    cold_start_split,
+    dataset_card,
+    source_users,
+)
 from scdr.device import available_threads, environment, resolve_device
 from scdr.evaluation import RatingMetrics, slice_errors
 from scdr.figure import draw_report
@@ -21,7 +27,7 @@ from scdr.folder import REPORT, choose_folder, whole_folder
 from scdr.loading import Loaded, load
 from scdr.methods import CONTROLS, METHODS, FactorPredictor, FitContext
 from scdr.options import absolute
-from scdr.prediction import metrics_of, predict_test, predict_validation
+from scdr.prediction import judge_distribution, metrics_of, predict_test, predict_validation
 from scdr.progress import Progress
 
 SCHEMA = 1
@@ -61,7 +67,9 @@ def run(settings: Settings, progress: Progress) -> tuple[Path, dict[str, Any]]:
                 predictions = predict_test(predictor, split, clip=config.clip)
                 report = _evaluate(settings, loaded, split, predictor, predictions, context)
                 if config.save_predictions:
-                    _write_predictions(partial / "predictions.parquet", split, predictions)
+                    _write_predictions(
+                        partial / "predictions.parquet", split, predictor, predictions
+                    )
             _write_folder(partial, settings, loaded, split, predictor, device)
             report["seconds"] = _seconds(progress)
             report["config"] = settings.to_dict()
@@ -96,6 +104,7 @@ def _evaluate(
         "data": _data(split),
         "test": dataclasses.asdict(test),
         "validation": _validation(config, predictor, split),
+        "distribution": judge_distribution(predictor, split, clip=config.clip),
         "slices": slice_errors(split, predictions),
         "controls": {name: dataclasses.asdict(metrics) for name, metrics in controls.items()},
         "reading": [dataclasses.asdict(report) for report in loaded.reports],
@@ -186,13 +195,21 @@ def _write_folder(
     )
 
 
-def _write_predictions(path: Path, split: ColdStartSplit, predictions: NDArray[np.float32]) -> None:
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).absolute())
+
+
+def _write_predictions(
+    path: Path, split: ColdStartSplit, predictor: FactorPredictor, predictions: NDArray[np.float32]
+) -> None:
     test = split.test
-    pl.DataFrame(
-        {
-            "user": pl.Series(test.user_ids[test.users], dtype=pl.String),
-            "item": pl.Series(test.item_ids[test.items], dtype=pl.String),
-            "rating": test.ratings,
-            "prediction": predictions,
-        }
-    ).write_parquet(path)
+    columns: dict[str, Any] = {
+        "user": pl.Series(test.user_ids[test.users], dtype=pl.String),
+        "item": pl.Series(test.item_ids[test.items], dtype=pl.String),
+        "rating": test.ratings,
+        "prediction": predictions,
+    }
+    if predictor.distribution is not None:
+        users = source_users(split.test_pairs, test)
+        columns["deviation"] = predictor.deviation(users, test.items)
+    pl.DataFrame(columns).write_parquet(path)

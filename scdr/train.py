@@ -54,6 +54,8 @@ def print_report(folder: Path, report: dict[str, Any]) -> None:
         rows.append((f"{title}, validation users", report["validation"], ""))
     for label, metrics, style in rows:
         table.add_row(label, *_cells(metrics), style=style)
+    for label, metrics in _points(title, report):
+        table.add_row(label, *_cells(metrics))
     table.add_section()
     for name, metrics in report["controls"].items():
         table.add_row(CONTROLS[name].title, *_cells(metrics))
@@ -75,6 +77,16 @@ def verdict(title: str, report: dict[str, Any]) -> list[str]:
             f"{metric.upper()}: {title} beats {len(ahead)} of {len(report['controls'])} controls; "
             f"{abs(margin):.4f} {side} the best of them ({best})."
         )
+    if report["distribution"]:
+        spread = report["distribution"]
+        intervals = ", ".join(
+            f"{nominal} intervals hold {100 * found['inside']:.1f} %"
+            for nominal, found in spread["intervals"].items()
+        )
+        lines.append(
+            f"Spread: {100 * spread['within_one_deviation']:.1f} % of test ratings lie within one "
+            f"standard deviation of the mean; {intervals} of them."
+        )
     if "planted" in report:
         truth = report["planted"]
         lines.append(
@@ -82,6 +94,18 @@ def verdict(title: str, report: dict[str, Any]) -> list[str]:
             f"{100 * truth['gap_closed']:.1f} % of the gap from bias transfer to it."
         )
     return lines
+
+
+def _points(title: str, report: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """What `--optimise mae` and `--optimise rmse` predict, where the run predicts another."""
+    if not report["distribution"]:
+        return []
+    names = {"mae": "median", "rmse": "mean"}
+    return [
+        (f"{title}, {name} ({option})", report["distribution"]["points"][option])
+        for option, name in names.items()
+        if option != report["distribution"]["optimise"]
+    ]
 
 
 def _cells(metrics: dict[str, Any]) -> list[str]:

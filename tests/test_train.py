@@ -21,7 +21,10 @@ import safetensors
 from scdr.methods import FactorPredictor
 from scdr.train import main
 
-FAST = ["--pretrain.epochs", "3", "--pretrain.sharp-epochs", "1", "--mapping.epochs", "2"]
+FAST = [
+    *("--method", "scdr"),
+    *("--pretrain.epochs", "3", "--pretrain.sharp-epochs", "1", "--mapping.epochs", "2"),
+]
 
 
 def write_pair(folder: Path, users: int = 40, items: int = 12) -> tuple[str, str]:
@@ -132,6 +135,30 @@ def test_the_config_of_a_run_repeats_it_to_the_bit(
     one, two = (json.loads((run / "report.json").read_text()) for run in (first, second))
     for key in ("test", "validation", "controls", "data"):
         assert one[key] == two[key]
+
+
+def test_the_default_method_reports_a_distribution(tmp_path: Path) -> None:
+    source, target = write_pair(tmp_path)
+    reports, tables = {}, {}
+    for optimise in ("both", "mae", "rmse"):
+        out = tmp_path / optimise
+        options = ["--source", source, "--target", target, "--out", str(out)]
+        chosen = [] if optimise == "both" else ["--optimise", optimise]
+        assert main([*options, *chosen, "--save-predictions"]) == 0
+        reports[optimise] = json.loads((out / "report.json").read_text())
+        tables[optimise] = pl.read_parquet(out / "predictions.parquet")
+        saved = FactorPredictor.load(out / "model.safetensors")
+        assert saved.predictor.optimise == optimise
+    assert reports["both"]["method"] == "scdr_b"
+    for optimise, report in reports.items():
+        assert report["distribution"]["optimise"] == optimise
+        assert report["distribution"]["points"] == reports["both"]["distribution"]["points"]
+        assert report["distribution"]["points"][optimise] == report["test"]
+    table = tables["mae"]
+    assert set(table["prediction"].unique()) <= {1.0, 2.0, 3.0, 4.0, 5.0}  # medians are levels
+    assert (table["deviation"] > 0).all()
+    within = (tables["rmse"]["prediction"] - table["rating"]).abs() <= table["deviation"]
+    assert within.mean() == pytest.approx(reports["mae"]["distribution"]["within_one_deviation"])
 
 
 def test_options_override_the_config_file(finished: Path, tmp_path: Path) -> None:
@@ -262,7 +289,7 @@ def test_a_bad_option_is_one_line_and_no_folder(
     ("text", "expected"),
     [
         ("colour = 1\n", "colour"),
-        ("[pretrain]\nradios = 1.0\n", "radios"),
+        ("[mapping]\nradios = 1.0\n", "radios"),
         ("beta = 2.0\n", "beta"),
         ('beta = "0.5"\n', "beta"),
         ("strict = 1\n", "strict"),

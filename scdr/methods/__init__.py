@@ -8,6 +8,7 @@ from scdr.methods.emcdr import EMCDR
 from scdr.methods.ptupcdr import PTUPCDR
 from scdr.methods.registry import GROUP, Methods
 from scdr.methods.scdr import SCDR, SCDR_MINUS, TASK_MAPPING
+from scdr.methods.scdr_b import SCDR_B
 from scdr.methods.sscdr import SSCDR
 from scdr.methods.tgt import TGT
 from scdr.methods.tmcdr import TMCDR
@@ -24,6 +25,7 @@ METHODS = Methods(
         TASK_MAPPING,
         SCDR_MINUS,
         SCDR,
+        SCDR_B,
     ),
     group=GROUP,
 )

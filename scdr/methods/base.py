@@ -23,6 +23,7 @@ from scdr.methods.saving import describe, restore
 from scdr.models import Biases, Factors, PretrainConfig, TargetItems, fit_biases
 from scdr.models.mapping import MappingRows
 from scdr.models.personal import PersonalMapping
+from scdr.models.rating_distribution import Optimise, RatingDistribution
 from scdr.ops.threads import one_thread
 from scdr.progress import Advance, Progress
 
@@ -101,29 +102,38 @@ class FitContext:
 class FactorPredictor:
     """A fitted method: a vector for each source user, a mapping, and the target items.
 
-    The prediction for source user s and target item i is
-    `offsets[i] + <f_U(source_vectors[s]), vectors[i]>`.
+    The linear prediction for source user s and target item i is
+    `offsets[i] + <f_U(source_vectors[s]), vectors[i]>`. With a distribution, the prediction is a
+    point of the distribution of ratings around it; without, it is the linear prediction itself.
 
     Attributes:
         source_vectors: `[U_s, d_source]` float32.
         mapping: f_U, or None for the identity: one network for all users, or a `PersonalMapping`.
         items: target items, the last one standing for an item never seen.
+        distribution: of a rating around its linear prediction; None where the method has none.
+        optimise: which point of the distribution to predict.
     """
 
     source_vectors: Tensor
     mapping: nn.Module | None
     items: TargetItems
+    distribution: RatingDistribution | None = None
+    optimise: Optimise = "rmse"
 
-    @one_thread()
-    @torch.no_grad()
     def predict(
-        self, users: NDArray[np.integer], items: NDArray[np.integer]
+        self,
+        users: NDArray[np.integer],
+        items: NDArray[np.integer],
+        *,
+        optimise: Optimise | None = None,
     ) -> NDArray[np.float32]:
-        """Expected ratings, not clipped.
+        """Predicted ratings, not clipped.
 
         Args:
             users: `[n]` source user indices; -1 for a user of whom nothing is known.
             items: `[n]` target item indices; -1 for an item never seen.
+            optimise: another point of the distribution than the predictor's own; no matter where
+                there is no distribution, or for a user of whom nothing is known.
 
         Returns:
             `[n]` float32.
@@ -131,6 +141,45 @@ class FactorPredictor:
         Raises:
             ValueError: lengths that differ or an index out of range.
         """
+        result = self._linear_predictions(users, items)
+        if self.distribution is not None:
+            known = np.asarray(users) != UNKNOWN
+            result[known] = self.distribution.point(result[known], optimise or self.optimise)
+        return result
+
+    def deviation(
+        self, users: NDArray[np.integer], items: NDArray[np.integer]
+    ) -> NDArray[np.float32]:
+        """Standard deviation of the ratings around their mean, `[n]` float32.
+
+        Raises:
+            ValueError: as `predict`, or the method has no distribution.
+        """
+        linear = self._linear_predictions(users, items)
+        return self._known_distribution().deviation(linear).astype(np.float32)
+
+    def interval(
+        self, users: NDArray[np.integer], items: NDArray[np.integer], coverage: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Lower and upper ends, `[n]` float32, that hold a rating with this probability or more.
+
+        Raises:
+            ValueError: as `predict`, or the method has no distribution.
+        """
+        linear = self._linear_predictions(users, items)
+        low, high = self._known_distribution().interval(linear, coverage)
+        return low.astype(np.float32), high.astype(np.float32)
+
+    def _known_distribution(self) -> RatingDistribution:
+        if self.distribution is None:
+            raise ValueError("this method predicts numbers alone, without a distribution")
+        return self.distribution
+
+    @one_thread()
+    @torch.no_grad()
+    def _linear_predictions(
+        self, users: NDArray[np.integer], items: NDArray[np.integer]
+    ) -> NDArray[np.float32]:
         n_users, n_items = len(self.source_vectors), len(self.items.offsets) - 1
         if len(users) != len(items):
             raise ValueError(f"users has {len(users)} entries, items has {len(items)}")
@@ -195,11 +244,16 @@ class FactorPredictor:
         }
         description, weights = describe(self.mapping)
         tensors |= {_PREFIX + name: value for name, value in weights.items()}
-        header = {"metadata": dict(metadata), "mapping": description}
+        header = {
+            "metadata": dict(metadata),
+            "mapping": description,
+            "distribution": self.distribution,
+            "optimise": self.optimise,
+        }
         apart = {
             name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
         }
-        data = serialise(apart, metadata={"scdr": orjson.dumps(header).decode()})
+        data = serialise(apart, metadata={"scdr": _json(header)})
         path.write_bytes(data)
 
     @classmethod
@@ -229,7 +283,13 @@ class FactorPredictor:
         }
         mapping = restore(header["mapping"], weights)
         return SavedModel(
-            predictor=cls(tensors["source_vectors"], mapping, items),
+            predictor=cls(
+                tensors["source_vectors"],
+                mapping,
+                items,
+                _restore_distribution(header["distribution"]),
+                header["optimise"],
+            ),
             user_ids=_ids_of(tensors["user_ids"]),
             item_ids=_ids_of(tensors["item_ids"]),
             metadata=header["metadata"],
@@ -309,6 +369,17 @@ def _bytes_of(ids: NDArray[np.object_]) -> Tensor:
 
 def _ids_of(data: Tensor) -> NDArray[np.object_]:
     return np.array(orjson.loads(data.numpy().tobytes()), dtype=object)
+
+
+def _json(values: dict[str, Any]) -> str:
+    return orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+
+
+def _restore_distribution(values: dict[str, Any] | None) -> RatingDistribution | None:
+    if values is None:
+        return None
+    arrays = {k: np.array(v, dtype=np.float64) for k, v in values.items() if isinstance(v, list)}
+    return RatingDistribution(**values | arrays)
 
 
 def _indices(name: str, values: NDArray[np.integer], size: int) -> Tensor:
