@@ -8,6 +8,7 @@ import sys
 VERBS = {
     "train": "train on a pair of domains and evaluate on cold-start users",
     "compare": "compare methods over pairs, betas and seeds, and print the paper's tables",
+    "prepare": "turn rating dumps into Parquet domains that load in seconds",
     "doctor": "say what this installation can do, and why not",
 }
 

@@ -30,6 +30,7 @@ FORMATS = {
     "csv": "comma-separated, with or without a header",
     "tsv": "tab-separated, with or without a header",
     "parquet": "Parquet with named columns",
+    "prepared": "a domain that scdr.prepare wrote",
 }
 AUTO = "auto"
 

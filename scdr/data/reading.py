@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
 
+from scdr.data.checking import ReadReport, RowCheck
 from scdr.data.coding import code_ids, id_dtype
 from scdr.data.columns import Batch, Columns
 from scdr.data.formats import AUTO, check_format, detect
 from scdr.data.frames import dataframe_batches, parquet_batches
 from scdr.data.interactions import Interactions, deduplicate, k_core
+from scdr.data.prepared import is_prepared, load_prepared
 from scdr.data.rows import parse
-from scdr.data.text import GZIP_MAGIC, Progress, check_file, read_blocks, unpack
+from scdr.data.text import GZIP_MAGIC, Progress, check_file, read_ahead, read_blocks, unpack
 from scdr.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,35 +28,6 @@ PARQUET_MAGIC = b"PAR1"
 DATAFRAME = "DataFrame"
 SAMPLE_LINES = 5000
 EXAMPLES = 20
-# More malformed rows than this share mean that the file is not what it was taken for.
-LARGEST_REJECTED_SHARE = 0.01
-# Besides numbers; what pandas, databases and most dumps write.
-DATE_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d")
-
-
-@dataclass(frozen=True, slots=True)
-class ReadReport:
-    """What was found in one file.
-
-    Attributes:
-        path: the file, or ``DataFrame``.
-        format: the name of its format in ``FORMATS``, or ``DataFrame``.
-        rows: rows of data seen, malformed ones included; blank lines and the header are not rows.
-        rejected: malformed rows, which were left out.
-        rejected_examples: (line, reason) of the first of them, at most 20; lines count from 1.
-        duplicates: rows that a later row of the same user and item replaced.
-        interactions_before_core: rows left before the k-core.
-        core: the k of the k-core; 0 where none was taken.
-    """
-
-    path: str
-    format: str
-    rows: int
-    rejected: int
-    rejected_examples: tuple[tuple[int, str], ...]
-    duplicates: int
-    interactions_before_core: int
-    core: int
 
 
 def read_domain(
@@ -90,21 +62,29 @@ def read_domain(
     if isinstance(source, str | Path):
         path = Path(source)
         where = str(path)
-        format, batches = _file_batches(path, format, columns, progress)
+        if is_prepared(path, format):
+            return _from_prepared(path, columns, core, strict, progress)
+        format, batches = file_batches(path, format, columns, progress)
     else:
         where, format = DATAFRAME, DATAFRAME
         batches = dataframe_batches(source, columns)
-    collected = _Collector(where, strict)
-    for batch in batches:
-        collected.add(batch)
-    interactions = collected.interactions()
+    check = RowCheck(where, strict, listed=EXAMPLES)
+    user_dtype, item_dtype = id_dtype(), id_dtype()
+    parts = [
+        check.sound(batch).with_columns(
+            pl.col("user").cast(user_dtype), pl.col("item").cast(item_dtype)
+        )
+        for batch in batches
+    ]
+    check.finish()
+    interactions = _interactions(parts)
     clean = deduplicate(interactions)
     report = ReadReport(
         path=where,
         format=format,
-        rows=collected.rows,
-        rejected=collected.rejected,
-        rejected_examples=tuple(collected.examples),
+        rows=check.rows,
+        rejected=check.rejected,
+        rejected_examples=tuple(check.examples),
         duplicates=len(interactions) - len(clean),
         interactions_before_core=len(clean),
         core=core,
@@ -112,22 +92,58 @@ def read_domain(
     return _core(clean, core, where), report
 
 
+def _from_prepared(
+    path: Path, columns: Columns | None, core: int, strict: bool, progress: Progress | None
+) -> tuple[Interactions, ReadReport]:
+    """Load what scdr.prepare wrote; what its k-core left out can't be had back."""
+    where = str(path)
+    if columns:
+        raise InputError(
+            "columns of a prepared domain", where=where, fix="leave them out: it knows its own"
+        )
+    interactions, report = load_prepared(path)
+    if report.core > core:
+        raise InputError(
+            f"prepared with core {report.core}, and core {core} is asked for",
+            where=where,
+            fix=f"prepare the dump again with --core {core}",
+        )
+    if strict and report.rejected:
+        line, reason = report.rejected_examples[0]
+        raise InputError(
+            f"{report.rejected} malformed rows of the dump were left out, the first: {reason}",
+            where=f"{where}, line {line} of the dump",
+            fix="correct the dump and prepare it again, or leave strict off",
+        )
+    if progress:
+        size = path.stat().st_size
+        progress(size, size)
+    if report.core == core:
+        return interactions, report
+    return _core(interactions, core, where), replace(report, core=core)
+
+
 def _core(clean: Interactions, core: int, where: str) -> Interactions:
     left = k_core(clean, core) if core else clean
     if not len(left):
-        raise InputError(
-            f"the {core}-core removes all {len(clean)} ratings: no group of users and items has "
-            f"{core} ratings each",
-            where=where,
-            fix="give more data or take a smaller core",
-        )
+        raise empty_core(core, len(clean), where)
     return left
 
 
-def _file_batches(
+def empty_core(core: int, ratings: int, where: str) -> InputError:
+    """Return the error for ratings of which the k-core leaves none."""
+    return InputError(
+        f"the {core}-core removes all {ratings} ratings: no group of users and items has "
+        f"{core} ratings each",
+        where=where,
+        fix="give more data or take a smaller core",
+    )
+
+
+def file_batches(
     path: Path, format: str, columns: Columns | None, progress: Progress | None
 ) -> tuple[str, Iterator[Batch]]:
-    """Return the format of a file and its rows."""
+    """Return the format of a file and its rows, unchecked; arguments as of :func:`read_domain`."""
     head = check_file(path)
     packed = head.startswith(GZIP_MAGIC)
     if format == "parquet" or (format == AUTO and head.startswith(PARQUET_MAGIC)):
@@ -141,129 +157,20 @@ def _file_batches(
         return "parquet", parquet_batches(path, columns, progress, data=unpack(path))
     lines = first.data.decode(errors="replace").split("\n", SAMPLE_LINES)[:SAMPLE_LINES]
     layout = detect([line.rstrip("\r") for line in lines], format, columns, str(path))
-    return layout.format, (parse(block, layout) for block in chain([first], blocks))
+    return layout.format, (parse(block, layout) for block in chain([first], read_ahead(blocks)))
 
 
-@dataclass(slots=True)
-class _Collector:
-    """Checks batches and keeps their rows, ids already replaced by integers."""
-
-    where: str
-    strict: bool
-    rows: int = 0
-    rejected: int = 0
-    examples: list[tuple[int, str]] = field(default_factory=list)
-    parts: list[pl.DataFrame] = field(default_factory=list)
-    user_dtype: pl.Categorical = field(default_factory=id_dtype)
-    item_dtype: pl.Categorical = field(default_factory=id_dtype)
-
-    def add(self, batch: Batch) -> None:
-        """Keep the sound rows of a batch, count and describe the others."""
-        checked = batch.frame.select(
-            "user", "item", _rating(batch.frame["rating"]), _time(batch.frame["time"])
-        )
-        sound = checked.select(
-            pl.col("user").is_not_null()
-            & (pl.col("user") != "")
-            & pl.col("item").is_not_null()
-            & (pl.col("item") != "")
-            & pl.col("rating").is_finite().fill_null(False)
-            & pl.col("time").is_not_null()
-        ).to_series()
-        self.rows += batch.frame.height
-        if not sound.all():
-            self._reject(batch, (~sound).arg_true())
-            checked = checked.filter(sound)
-        self.parts.append(
-            checked.with_columns(
-                pl.col("user").cast(self.user_dtype), pl.col("item").cast(self.item_dtype)
-            )
-        )
-
-    def _reject(self, batch: Batch, positions: pl.Series) -> None:
-        self.rejected += len(positions)
-        for row in positions.head(EXAMPLES - len(self.examples)).to_list():
-            reason = batch.reasons.get(row) or _reason(batch.frame.row(row, named=True))
-            self.examples.append((int(batch.lines[row]), reason))
-        if self.strict:
-            line, reason = self.examples[0]
-            raise InputError(
-                f"malformed row: {reason}",
-                where=f"{self.where}:{line}",
-                fix="correct the row, or leave strict off to skip it",
-            )
-
-    def interactions(self) -> Interactions:
-        """Code the ids of all rows kept.
-
-        Raises:
-            InputError: too many rows were malformed, or there was none.
-        """
-        if self.rejected > LARGEST_REJECTED_SHARE * self.rows:
-            line, reason = self.examples[0]
-            raise InputError(
-                f"{self.rejected} of {self.rows} rows are malformed, the first: {reason}",
-                where=f"{self.where}:{line}",
-                fix="correct them, or name the format or the columns if they were taken wrongly",
-            )
-        if not self.rows:
-            raise InputError("no rows", where=self.where, fix="give a file with ratings")
-        table = pl.concat(self.parts)
-        self.parts.clear()
-        users, user_ids = code_ids(table["user"])
-        items, item_ids = code_ids(table["item"])
-        return Interactions(
-            users=users,
-            items=items,
-            ratings=table["rating"].to_numpy(),
-            times=table["time"].to_numpy(),
-            user_ids=user_ids,
-            item_ids=item_ids,
-        )
-
-
-def _number(column: pl.Series, dtype: type[pl.DataType]) -> pl.Expr:
-    expression = pl.col(column.name)
-    if column.dtype == pl.String:
-        expression = expression.str.strip_chars()
-    return expression.cast(dtype, strict=False)
-
-
-def _rating(column: pl.Series) -> pl.Expr:
-    return _number(column, pl.Float32)
-
-
-def _time(column: pl.Series) -> pl.Expr:
-    """Times as integers, dates as epoch seconds: 0 where missing, null where it is neither."""
-    whole = _number(column, pl.Int64)
-    if column.dtype.is_integer():
-        return whole.fill_null(0)
-    number = _number(column, pl.Float64)
-    missing = pl.col("time").is_null() | number.is_nan()
-    readings = [whole, number.cast(pl.Int64, strict=False)]
-    if column.dtype == pl.String:
-        text = pl.col("time").str.strip_chars().str.strip_suffix("Z")
-        missing |= text == ""
-        readings += [
-            text.str.to_datetime(form, time_unit="us", strict=False).dt.epoch("s")
-            for form in (DATE_FORMATS if column.str.contains("-", literal=True).any() else ())
-        ]
-    return pl.when(missing).then(0).otherwise(pl.coalesce(readings)).alias("time")
-
-
-def _reason(row: dict[str, object]) -> str:
-    """Say what is wrong with a malformed row."""
-    for role in ("user", "item"):
-        if row[role] in (None, ""):
-            return f"no {role} id"
-    for role in ("rating", "time"):
-        value = row[role]
-        if value is None or not str(value).strip():
-            return f"no {role}: too few columns or an empty one"
-        try:
-            number = float(str(value))
-        except ValueError:
-            return f"{role} {str(value)[:40]!r} is not a number"
-        if not abs(number) <= float(np.finfo(np.float32).max):  # also NaN
-            return f"{role} {str(value)[:40]!r} is not finite"
-    return "not readable"
+def _interactions(parts: list[pl.DataFrame]) -> Interactions:
+    """Code the ids of all rows kept; empties ``parts`` as it goes."""
+    table = pl.concat(parts)
+    parts.clear()
+    users, user_ids = code_ids(table["user"])
+    items, item_ids = code_ids(table["item"])
+    return Interactions(
+        users=users,
+        items=items,
+        ratings=table["rating"].to_numpy(),
+        times=table["time"].to_numpy(),
+        user_ids=user_ids,
+        item_ids=item_ids,
+    )

@@ -29,17 +29,17 @@ def parse(block: Block, layout: Layout) -> Batch:
         return _by_line(block, lambda line: slow(line, layout))
     # A quote that is never closed swallows lines, and some readers drop blank ones: where the
     # count is off, only line by line is it clear which row stands on which line.
-    if frame.height != block.data.count(b"\n"):
+    if frame.height != block.lines:
         return _by_line(block, lambda line: slow(line, layout))
     lines = np.arange(block.first_line, block.first_line + frame.height)
     return _without_blank_lines(Batch(frame, lines), block)
 
 
 def _without_header(block: Block, skip_lines: int) -> Block:
-    start = 0
-    for _ in range(skip_lines - block.first_line + 1):
+    start, skipped = 0, skip_lines - block.first_line + 1
+    for _ in range(skipped):
         start = block.data.index(b"\n", start) + 1
-    return Block(block.data[start:], skip_lines + 1)
+    return Block(block.data[start:], skip_lines + 1, block.lines - skipped)
 
 
 def _delimited(data: bytes, layout: Layout) -> pl.DataFrame:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -14,6 +16,7 @@ from isal import igzip, isal_zlib
 from scdr.errors import InputError
 
 BLOCK_BYTES = 1 << 23
+BLOCKS_AHEAD = 4
 LONGEST_LINE = 1 << 26
 GZIP_MAGIC = b"\x1f\x8b"
 BOM = b"\xef\xbb\xbf"
@@ -31,10 +34,17 @@ _OTHER_MAGICS = {
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Whole lines of a file: bytes that end with a newline, and the first line's number."""
+    """Whole lines of a file.
+
+    Attributes:
+        data: bytes that end with a newline.
+        first_line: the number of the first line in the file, from 1.
+        lines: how many there are.
+    """
 
     data: bytes
     first_line: int
+    lines: int
 
 
 def check_file(path: Path) -> bytes:
@@ -91,9 +101,10 @@ def read_blocks(path: Path, progress: Progress | None = None) -> Iterator[Block]
                 break
             cut = data.rfind(b"\n") + 1
             if cut:
-                block = Block(rest + data[:cut], line)
+                whole = b"".join((rest, memoryview(data)[:cut]))
+                block = Block(whole, line, whole.count(b"\n"))
                 rest = data[cut:]
-                line += block.data.count(b"\n")
+                line += block.lines
                 yield block
             else:
                 rest += data
@@ -101,9 +112,18 @@ def read_blocks(path: Path, progress: Progress | None = None) -> Iterator[Block]
             if progress:
                 progress(min(raw.tell(), size), size)
     if rest:
-        yield Block(rest + b"\n", line)
+        yield Block(rest + b"\n", line, 1)
     if progress:
         progress(size, size)
+
+
+def read_ahead(blocks: Iterator[Block]) -> Iterator[Block]:
+    """Yield the same blocks, read and decompressed in a thread of its own some blocks ahead."""
+    with ThreadPoolExecutor(1) as pool:
+        pending = deque(pool.submit(next, blocks, None) for _ in range(BLOCKS_AHEAD))
+        while (block := pending.popleft().result()) is not None:
+            pending.append(pool.submit(next, blocks, None))
+            yield block
 
 
 def unpack(path: Path) -> bytes:
