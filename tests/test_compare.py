@@ -120,7 +120,7 @@ def test_its_errors_are_those_of_train(config: str, tmp_path: Path) -> None:
     assert main(["--config", config, *split, "--jobs", "1", "--out", str(out)]) == 0
     files = ["--source", str(tmp_path / "source.csv"), "--target", str(tmp_path / "target.csv")]
     hyper = ["--pretrain.epochs", "3", "--mapping.epochs", "2", "--beta", "0.5", "--seed", "1"]
-    assert train([*files, *hyper, "--out", str(tmp_path / "run")]) == 0
+    assert train([*files, *hyper, "--method", "scdr", "--out", str(tmp_path / "run")]) == 0
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     for row in results(out).iter_rows(named=True):
         if row["method"] == "scdr":

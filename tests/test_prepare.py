@@ -59,7 +59,7 @@ def test_prepared_domains_train_as_their_dumps_do(dumps: list[str], tmp_path: Pa
     from scdr.train import main as train
 
     tests = []
-    options = ["--pretrain.epochs", "2", "--mapping.epochs", "2"]
+    options = ["--factors.sweeps", "4"]
     for run, pair in (("first", dumps), ("second", [str(out / name) for name in names])):
         where = ["--source", pair[0], "--target", pair[1], "--out", str(tmp_path / run)]
         assert train([*where, *options]) == 0

@@ -358,7 +358,7 @@ def test_divergence_leaves_nothing(
 def test_an_interrupt_stops_cleanly(number: int, status: int, tmp_path: Path) -> None:
     source, target = write_pair(tmp_path)
     command = [sys.executable, "-m", "scdr.train", "--source", source, "--target", target]
-    endless = ["--pretrain.epochs", "1000000", "--out", str(tmp_path / "run")]
+    endless = ["--method", "scdr", "--pretrain.epochs", "1000000", "--out", str(tmp_path / "run")]
     process = subprocess.Popen([*command, *endless], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".run.partial-*/progress.jsonl")):
