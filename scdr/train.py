@@ -80,13 +80,11 @@ def verdict(title: str, report: dict[str, Any]) -> list[str]:
     if report["distribution"]:
         spread = report["distribution"]
         intervals = ", ".join(
-            f"{nominal} intervals hold {100 * found['inside']:.1f} %"
+            f"{100 * found['inside']:.1f} % in {nominal} intervals"
             for nominal, found in spread["intervals"].items()
         )
-        lines.append(
-            f"Spread: {100 * spread['within_one_deviation']:.1f} % of test ratings lie within one "
-            f"standard deviation of the mean; {intervals} of them."
-        )
+        within = 100 * spread["within_one_deviation"]
+        lines.append(f"Test ratings: {within:.1f} % within one standard deviation; {intervals}.")
     if "planted" in report:
         truth = report["planted"]
         lines.append(
