@@ -97,10 +97,6 @@ void unpack(const PgdMlp& mlp, const float* sums, const MappingGradient& gradien
   unpack_products(sums + first_sums(mlp), mlp.d_target, mlp.hidden, gradient.w2, gradient.b2);
 }
 
-SCDR_INLINE void load_row(const float* from, int n, int place, RowPack* columns) {
-  for (int k = 0; k < n; ++k) columns[k].x[place] = from[k];
-}
-
 void compute(const PgdMlp& mlp, const MappingChunk& in, const MappingOutput& out) {
   constexpr int together = kWidth > 4 ? 10 : 8;  // as in pgd_mlp_kernel
   const int d_source = mlp.d_source, d_target = mlp.d_target, hidden = mlp.hidden;
@@ -111,16 +107,13 @@ void compute(const PgdMlp& mlp, const MappingChunk& in, const MappingOutput& out
     const int begin = p * kWidth, n = count - begin < kWidth ? count - begin : kWidth;
     RowPack user[kMostPgdWidth], item[kMostPgdWidth], readout[kMostPgdWidth];
     RowPack x[kMostPgdWidth], delta[kMostPgdWidth], slope[kMostPgdWidth], rating{};
-    if (n < kWidth) {  // the rows that are missing are zero, and so are their gradients
-      for (int k = 0; k < d_source; ++k) user[k] = RowPack::all(0.0f);
-      for (int t = 0; t < d_target; ++t) item[t] = RowPack::all(0.0f);
-    }
-    for (int i = 0; i < n; ++i) {
-      const MappingVisit& visit = in.visits[begin + i];
-      load_row(in.user + std::int64_t{visit.user} * d_source, d_source, i, user);
-      load_row(in.item + std::int64_t{visit.item} * d_target, d_target, i, item);
-      rating.x[i] = visit.rating;
-    }
+    const MappingVisit* visits = in.visits + begin;
+    // The rows that are missing are zero, and so are their gradients.
+    load_columns([&](int i) { return in.user + std::int64_t{visits[i].user} * d_source; }, d_source,
+                 n, user);
+    load_columns([&](int i) { return in.item + std::int64_t{visits[i].item} * d_target; }, d_target,
+                 n, item);
+    for (int i = 0; i < n; ++i) rating.x[i] = visits[i].rating;
     const RowPack e = mapping_error<RowPack, 0, together>(
         mlp, user, item, rating, readout, x, delta, slope, [&](int j, RowPack h, RowPack u) {
           activation[j * kPacks + p] = h;
@@ -131,16 +124,18 @@ void compute(const PgdMlp& mlp, const MappingChunk& in, const MappingOutput& out
     if (in.weight != nullptr) g = g * RowPack::column(in.weight + begin, 1, n);
     for (int k = 0; k < d_source; ++k) {
       scaled_user[k * kPacks + p] = g * user[k];
-      store_column(out.user + begin * d_source + k, d_source, n, g * slope[k]);
+      slope[k] = g * slope[k];
     }
+    store_columns(out.user + begin * d_source, d_source, n, slope);
     for (int t = 0; t < d_target; ++t) scaled_item[t * kPacks + p] = g * item[t];
     if (out.item != nullptr) {
       for (int t = 0; t < d_target; ++t) {
         RowPack mapped = RowPack::all(pgd_bias(mlp.b2, t));
         for (int j = 0; j < hidden; ++j)
           mapped = fma(RowPack::all(mlp.w2[t * hidden + j]), activation[j * kPacks + p], mapped);
-        store_column(out.item + begin * d_target + t, d_target, n, g * mapped);
+        item[t] = g * mapped;
       }
+      store_columns(out.item + begin * d_target, d_target, n, item);
     }
     scaled_user[d_source * kPacks + p] = g;
     activation[hidden * kPacks + p] = RowPack::all(1.0f);

@@ -17,6 +17,14 @@ struct RowPack {
   static SCDR_INLINE RowPack column(const float* p, std::int64_t, int) { return {*p}; }
 };
 SCDR_INLINE void store_column(float* p, std::int64_t, int, RowPack a) { *p = a.x; }
+SCDR_INLINE void load_columns(const float* p, int n, int, RowPack* columns) {
+  SCDR_UNROLL_KNOWN
+  for (int k = 0; k < n; ++k) columns[k].x = p[k];
+}
+SCDR_INLINE void store_columns(float* p, int n, int, const RowPack* columns) {
+  SCDR_UNROLL_KNOWN
+  for (int k = 0; k < n; ++k) p[k] = columns[k].x;
+}
 SCDR_INLINE void store(float* p, int, RowPack a) { *p = a.x; }
 SCDR_INLINE RowPack operator+(RowPack a, RowPack b) { return {a.x + b.x}; }
 SCDR_INLINE RowPack operator-(RowPack a, RowPack b) { return {a.x - b.x}; }

@@ -21,7 +21,7 @@ template <class Pack, int D, int J, class Keep>
 SCDR_INLINE Pack mapping_error(const PgdMlp& mlp, Pack* user, const Pack* item, Pack rating,
                                Pack* readout, Pack* x, Pack* delta, Pack* slope, const Keep& keep) {
   const int n = D > 0 ? D : mlp.d_source;
-  const Pack shift = pgd_fold_item(mlp, item, rating, readout);
+  const Pack shift = pgd_fold_item<Pack, J>(mlp, item, rating, readout);
   pgd_ascend<Pack, D, J>(mlp, user, readout, shift, x, slope, delta);
   SCDR_UNROLL_KNOWN
   for (int k = 0; k < n; ++k) user[k] = fma(Pack::all(mlp.step_size), delta[k], user[k]);

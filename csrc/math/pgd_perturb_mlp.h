@@ -5,7 +5,8 @@
 //
 // Here a pack holds Pack::width rows, one column of them:
 //   Pack::column(p, stride, n)     p[0], p[stride], ..., n of them; the other rows read as 0
-//   store_column(p, stride, n, x)
+//   load_columns(p, n, rows, x)    columns x[0, n) of so many rows at p; the other rows read as 0
+//   store_columns(p, n, rows, x)
 // and each row's result is independent of the others.
 #pragma once
 
@@ -119,14 +120,15 @@ SCDR_INLINE Pack pgd_norm(const Pack* delta, int d) {
 }
 
 // The readout c; returns the shift s.
-template <class Pack>
+template <class Pack, int J>
 SCDR_INLINE Pack pgd_fold_item(const PgdMlp& mlp, const Pack* item, Pack rating, Pack* readout) {
   Pack shift = -rating;
   for (int t = 0; t < mlp.d_target; ++t)
     shift = fma(Pack::all(pgd_bias(mlp.b2, t)), item[t], shift);
   int j = 0;
-  for (; j + 4 <= mlp.hidden; j += 4) pgd_readout<Pack, 4>(mlp, j, item, readout);
-  for (; j < mlp.hidden; ++j) pgd_readout<Pack, 1>(mlp, j, item, readout);
+  for (; j + J <= mlp.hidden; j += J) pgd_readout<Pack, J>(mlp, j, item, readout);
+  if constexpr (J > 1)
+    for (; j < mlp.hidden; ++j) pgd_readout<Pack, 1>(mlp, j, item, readout);
   return shift;
 }
 
@@ -161,16 +163,15 @@ SCDR_INLINE void pgd_perturb_mlp(const PgdMlp& mlp, const PgdRows& rows, std::in
   Pack user[most], delta[most], x[most], slope[most], readout[kMostPgdWidth], shift;
   {
     Pack item[kMostPgdWidth];
-    for (int t = 0; t < d_target; ++t)
-      item[t] = Pack::column(rows.item + row * d_target + t, d_target, count);
-    shift = pgd_fold_item(mlp, item, Pack::column(rows.rating + row, 1, count), readout);
+    load_columns(rows.item + row * d_target, d_target, count, item);
+    const Pack rating = Pack::column(rows.rating + row, 1, count);
+    shift = pgd_fold_item<Pack, J>(mlp, item, rating, readout);
   }
-  SCDR_UNROLL_KNOWN
-  for (int k = 0; k < n; ++k) user[k] = Pack::column(rows.user + row * n + k, n, count);
+  load_columns(rows.user + row * n, n, count, user);
   pgd_ascend<Pack, D, J>(mlp, user, readout, shift, x, slope, delta);
   SCDR_UNROLL_KNOWN
-  for (int k = 0; k < n; ++k)
-    store_column(rows.delta + row * n + k, n, count, Pack::all(mlp.step_size) * delta[k]);
+  for (int k = 0; k < n; ++k) delta[k] = Pack::all(mlp.step_size) * delta[k];
+  store_columns(rows.delta + row * n, n, count, delta);
 }
 
 }  // namespace scdr

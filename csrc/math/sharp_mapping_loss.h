@@ -21,18 +21,15 @@ SCDR_INLINE void sharp_mapping_loss(const PgdMlp& mlp, const SharpRows& rows, st
   Pack user[most], delta[most], x[most], slope[most], readout[kMostPgdWidth], shift;
   {
     Pack item[kMostPgdWidth];
-    for (int t = 0; t < d_target; ++t)
-      item[t] = Pack::column(rows.item + row * d_target + t, d_target, count);
-    shift = pgd_fold_item(mlp, item, Pack::column(rows.rating + row, 1, count), readout);
+    load_columns(rows.item + row * d_target, d_target, count, item);
+    const Pack rating = Pack::column(rows.rating + row, 1, count);
+    shift = pgd_fold_item<Pack, J>(mlp, item, rating, readout);
   }
-  SCDR_UNROLL_KNOWN
-  for (int k = 0; k < n; ++k) user[k] = Pack::column(rows.user + row * n + k, n, count);
+  load_columns(rows.user + row * n, n, count, user);
   pgd_ascend<Pack, D, J>(mlp, user, readout, shift, x, slope, delta);
   SCDR_UNROLL_KNOWN
-  for (int k = 0; k < n; ++k) {
-    x[k] = fma(Pack::all(mlp.step_size), delta[k], user[k]);
-    store_column(rows.moved + row * n + k, n, count, x[k]);
-  }
+  for (int k = 0; k < n; ++k) x[k] = fma(Pack::all(mlp.step_size), delta[k], user[k]);
+  store_columns(rows.moved + row * n, n, count, x);
   const Pack error =
       pgd_error<Pack, D, J>(mlp, x, readout, shift, slope, [](int, const Pack&, const Pack&) {});
   store_column(rows.loss + row, 1, count, error * error);
