@@ -97,8 +97,9 @@ class CompareConfig:
     """Methods by name, all, or ablation (Table VII); the controls are always added."""
     preset: Literal["default", "paper"] = "default"
     """Hyper-parameters: what serves a user best, or the paper's."""
-    proposed: str = "scdr"
-    """The method whose improvement over the best baseline is tested and printed."""
+    proposed: str | None = None
+    """The method whose improvement over the best baseline is tested and printed; None takes
+    scdr_b, or scdr in the paper preset or where scdr_b is not compared."""
     tune: Count = 0
     """Trials of a hyper-parameter search for each run, on its validation users; 0 for none. The
     same number for every method."""
@@ -219,7 +220,7 @@ def _check_names(config: CompareConfig, where: str | None) -> None:
     groups = _groups()
     for names, known in (
         (config.methods, (*groups, *METHODS, *CONTROLS)),
-        ((*config.hyper, config.proposed), tuple(METHODS)),
+        ((*config.hyper, proposed_method(config)), tuple(METHODS)),
     ):
         for name in names:
             if name not in known:
@@ -244,6 +245,14 @@ def method_names(config: CompareConfig) -> tuple[str, ...]:
     groups = _groups()
     chosen = {name for asked in config.methods for name in groups.get(asked, (asked,))}
     return (*(name for name in METHODS if name in chosen), *CONTROLS)
+
+
+def proposed_method(config: CompareConfig) -> str:
+    """The method whose improvement is tested."""
+    if config.proposed is not None:
+        return config.proposed
+    ours = config.preset == "default" and "scdr_b" in method_names(config)
+    return "scdr_b" if ours else "scdr"
 
 
 def _groups() -> dict[str, tuple[str, ...]]:

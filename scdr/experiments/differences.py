@@ -16,8 +16,8 @@ from scdr.methods import CONTROLS
 METRICS = ("mae", "rmse")
 LEVEL = 0.05
 """Corrected p-values below it are marked as significant."""
-ABLATIONS = {"scdr_minus": "scdr"}
-"""Methods that are another one with a part left out: no baselines to that one."""
+NO_BASELINES = {"scdr": ("scdr_minus", "scdr_b")}
+"""By proposed method, its forms with a part left out or added, which are no baselines to it."""
 
 BASELINE, CONTROL = "baseline", "control"
 COLUMNS = {
@@ -124,8 +124,7 @@ def _is_rival(against: str, proposed: str) -> pl.Expr:
     method = pl.col("method")
     if against == CONTROL:
         return method.is_in(list(CONTROLS))
-    own = [proposed, *(name for name, whole in ABLATIONS.items() if whole == proposed)]
-    return ~method.is_in([*CONTROLS, *own])
+    return ~method.is_in([*CONTROLS, proposed, *NO_BASELINES.get(proposed, ())])
 
 
 def _test(errors: pl.DataFrame, metric: str, proposed: str, rival: str) -> tuple[float, float, int]:

@@ -13,7 +13,7 @@ import torch
 
 from scdr.device import environment
 from scdr.experiments.comparison import Pair, collect, tuning_report
-from scdr.experiments.config import CompareConfig
+from scdr.experiments.config import CompareConfig, proposed_method
 from scdr.experiments.differences import differences
 from scdr.experiments.figure import draw_comparison
 from scdr.experiments.store import ResultStore, write_whole
@@ -45,7 +45,7 @@ def write_outputs(
         InputError: a file can't be written.
     """
     results, errors = collect(works, store)
-    tests = differences(results, errors, proposed=config.proposed)
+    tests = differences(results, errors, proposed=proposed_method(config))
     tables = [
         statistics_table(pair.statistics for pair in pairs),
         taxonomy_table(dict.fromkeys(work.method for work in works)),

@@ -11,6 +11,7 @@ from scipy import stats
 
 from scdr.data import CrossDomain, Interactions, cross_domain, statistics
 from scdr.experiments.comparison import RESULT_COLUMNS, USER_COLUMNS
+from scdr.experiments.config import proposed_method, read_config
 from scdr.experiments.differences import differences, improvement
 from scdr.experiments.table import Cell, Row, Table, to_latex, to_markdown, to_terminal
 from scdr.experiments.tables import (
@@ -93,6 +94,29 @@ def test_the_rivals_are_the_best_baseline_and_the_best_control() -> None:
     ]
     assert table["improvement_percent"].to_list() == pytest.approx([20, -60, 25, -50])
     assert table["users"].to_list() == [12] * 4
+
+
+def test_scdr_b_is_no_baseline_to_scdr_but_scdr_is_one_to_it() -> None:
+    with_scdr_b = results().with_columns(pl.col("method").replace("emcdr", "scdr_b"))
+    errors = user_errors().with_columns(pl.col("method").replace("emcdr", "scdr_b"))
+    for proposed, rival in (("scdr", "task_mapping"), ("scdr_b", "scdr")):
+        table = differences(with_scdr_b, errors, proposed=proposed)
+        assert set(table.filter(pl.col("against") == "baseline")["rival"]) == {rival}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "proposed"),
+    [
+        ([], "scdr_b"),
+        (["--preset", "paper"], "scdr"),
+        (["--methods", "emcdr", "scdr"], "scdr"),
+        (["--methods", "emcdr", "scdr", "--proposed", "emcdr"], "emcdr"),
+    ],
+)
+def test_the_proposed_method_goes_with_the_preset_and_the_methods(
+    arguments: list[str], proposed: str
+) -> None:
+    assert proposed_method(read_config(arguments, program="compare")) == proposed
 
 
 def test_the_p_values_are_those_of_scipy_over_users_with_their_seeds_averaged() -> None:
