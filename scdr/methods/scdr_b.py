@@ -38,7 +38,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scdr.data import Interactions, TrainingData, source_users
-from scdr.hyperparameters import STRICT, Count, NonNegative, Positive, PositiveCount
+from scdr.hyperparameters import (
+    STRICT,
+    Count,
+    NonNegative,
+    Positive,
+    PositiveCount,
+    Real,
+    SearchSpace,
+    within,
+)
 from scdr.methods.base import FactorPredictor, FitContext, Method
 from scdr.models import TargetItems
 from scdr.models.bilinear_mapping import (
@@ -83,6 +92,15 @@ class BilinearMappingConfig:
     """n_0: a user of n_u ratings has the weight of `n_u n_0 / (n_u + n_0)` ratings."""
     folds: PositiveCount = 20
     """Groups of training users; each is predicted without its own ratings."""
+
+
+MAPPING_SPACE: SearchSpace = {
+    "radius": Real(0.01, 0.5),
+    "bias_penalty": Real(5.0, 500.0),
+    "style_penalty": Real(50.0, 5000.0),
+    "interaction_penalty": Real(300.0, 30_000.0),
+}
+"""What a search may vary; the first trial is the preset, without sharpness."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,5 +302,6 @@ SCDR_B = Method(
     mapping_based=True,
     presets={"default": ScdrBConfig(), "paper": ScdrBConfig()},
     fit=fit,
+    search_space=within("mapping", MAPPING_SPACE),
 )
 """The paper has no such method: both presets are the same."""

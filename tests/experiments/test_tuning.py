@@ -121,6 +121,7 @@ def test_kinds_of_values(split: ColdStartSplit) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_what_a_search_varies_exists(name: str) -> None:
     method = METHODS[name]
+    assert method.search_space  # all methods get the same budget, and must be able to use it
     for hyper in method.presets.values():
         for field in method.search_space:
             operator.attrgetter(field)(hyper)
