@@ -46,5 +46,9 @@ STABLE_TORCH_LIBRARY(scdr, m) {
       "sharp_mapping_loss_backward(Tensor grad, Tensor moved, Tensor item, Tensor rating, "
       "Tensor w1, Tensor? b1, Tensor w2, Tensor? b2, *, bool item_too) "
       "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "factor_posteriors_(Tensor(a!) moments, Tensor start, Tensor others, Tensor ratings, "
+      "Tensor other_moments, Tensor precision, Tensor group, Tensor? prior_mean=None, *, "
+      "float noise) -> Tensor");
   m.def("tanh(Tensor x) -> Tensor");
 }

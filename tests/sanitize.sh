@@ -18,4 +18,5 @@ PYTHONSAFEPATH=1 # not the package in the working directory
 export LD_PRELOAD ASAN_OPTIONS UBSAN_OPTIONS PYTHONPATH PYTHONSAFEPATH
 "$python" -c 'import scdr; assert scdr.build_info().sanitizer, "not the sanitized library"'
 exec "$python" -m pytest -q tests/ops/test_mf_sgd_epoch.py tests/ops/test_mf_adam_and_clipping.py \
-  tests/ops/test_pgd_perturb_mlp.py tests/ops/test_recommend_topk.py tests/test_native.py "$@"
+  tests/ops/test_pgd_perturb_mlp.py tests/ops/test_recommend_topk.py tests/ops/test_factor_posteriors.py \
+  tests/test_native.py "$@"

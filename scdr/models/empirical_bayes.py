@@ -28,8 +28,7 @@ S. Nakajima, M. Sugiyama, "Theoretical analysis of Bayesian matrix factorization
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -49,7 +48,8 @@ from scdr.models.moments import (
     normal_equations,
     times,
 )
-from scdr.ops.threads import one_thread
+from scdr.ops import factor_posteriors_
+from scdr.ops.threads import one_thread, torch_threads
 from scdr.progress import Advance
 
 _BLOCK = 2048
@@ -105,12 +105,11 @@ class EmpiricalBayes:
         self.dimension, self.threads = dimension, threads
         self.mean = float(ratings.ratings.mean(dtype=np.float64))
         centred = ratings.ratings - np.float32(self.mean)  # [n]
-        self.squares = float((centred.astype(np.float64) ** 2).sum())
         shape = (ratings.n_users, ratings.n_items)
         by_user = csr_array((centred, (ratings.users, ratings.items)), shape=shape)
         self._by_user = _Ratings(by_user)
         self._by_item = _Ratings(by_user.T.tocsr())
-        self.variance = max(self.squares / max(len(centred), 1), 1e-30)
+        self.variance = max(float(centred.var(dtype=np.float64)), 1e-30)
         self.noise = 0.7 * self.variance
         start = np.full(dimension + 1, 0.2 * self.variance)
         self.users = Moments.expected(Prior.centred(ratings.n_users, start))
@@ -143,7 +142,7 @@ class EmpiricalBayes:
         means = np.concatenate([biases.items.mean, factors * scale], axis=1)
         rows, columns = np.triu_indices(width + 1)
         with_one = np.concatenate([np.ones_like(means[:, :1]), means], axis=1)  # [I, d + 2]
-        packed = with_one[:, rows] * with_one[:, columns]
+        packed = np.ascontiguousarray(with_one[:, rows] * with_one[:, columns])
         packed[:, width + 1] = biases.items.packed[:, 2]  # E[b_i^2], its variance included
         self.items = Moments(packed, Prior.centred(len(packed), item_variances))
         self.users = Moments.expected(Prior.centred(len(self.users.packed), user_variances))
@@ -198,33 +197,22 @@ class EmpiricalBayes:
     def _update(
         self, ratings: _Ratings, rows: Moments, others: Moments, learn_prior: bool
     ) -> tuple[Moments, float]:
-        """New moments of `rows` given those of `others`; their share of the squared error."""
+        """New moments of `rows` given those of `others`, and the squared error expected."""
         prior = rows.learn_prior(ratings.rated) if learn_prior else rows.prior
-        inverse_prior = np.linalg.inv(prior.covariance).transpose(1, 2, 0).astype(np.float32)
-        packed, with_one = np.empty_like(rows.packed), others.with_one
-        noise = np.float32(self.noise)
-        upper = np.triu_indices(self.dimension + 1)
-
-        def work(block: NDArray[np.int64]) -> float:
-            second, first = ratings.sums_of(block, others.packed, with_one)
-            outer, linear = normal_equations(second, first)
-            expected = inverse_prior[:, :, prior.group[block]]
-            covariance = inverse(outer / noise + expected)
-            right = linear / noise
-            if prior.mean is not None:
-                right += times(expected, prior.mean[block].T)
-            mean = times(covariance, right)  # [d + 1, n]
-            covariance += mean[:, None] * mean[None]  # E[y y']
-            packed[block, 0] = 1.0
-            packed[block, 1 : self.dimension + 2] = mean.T
-            packed[block, self.dimension + 2 :] = covariance[upper].T
-            explained = (outer * covariance).sum((0, 1)) - 2 * (linear * mean).sum(0)
-            bias = second[:, self.dimension + 2] - 2 * first[:, 1]  # E[b^2 - 2 r b] of the others
-            return float((explained + bias).sum(dtype=np.float64))
-
-        return Moments(packed, prior), self.squares + _sum_over_blocks(
-            work, ratings.n_rows, self.threads
-        )
+        updated = torch.empty(rows.packed.shape)
+        with torch_threads(self.threads):
+            squared_error = factor_posteriors_(
+                updated,
+                ratings.start,
+                torch.from_numpy(ratings.matrix.indices),
+                torch.from_numpy(ratings.matrix.data),
+                torch.from_numpy(others.packed),
+                torch.from_numpy(np.linalg.inv(prior.covariance).astype(np.float32)),
+                torch.from_numpy(prior.group),
+                None if prior.mean is None else torch.from_numpy(prior.mean),
+                noise=self.noise,
+            )
+        return Moments(updated.numpy(), prior), float(squared_error)
 
 
 @one_thread()
@@ -264,6 +252,7 @@ class _Ratings:
         self.total = int(matrix.nnz)
         self.counts: NDArray[np.int64] = np.diff(matrix.indptr)
         self.rated = self.counts > 0
+        self.start = torch.from_numpy(matrix.indptr.astype(np.int64))
         self._ones = np.ones(self.total, dtype=np.float32)
 
     def sums_of(self, rows: NDArray[np.int64], second: Array, first: Array) -> tuple[Array, Array]:
@@ -327,11 +316,3 @@ def _blocks(n: int) -> Iterator[NDArray[np.int64]]:
     for start, end in pairwise(edges):
         if end > start:
             yield np.arange(start, end)
-
-
-def _sum_over_blocks(work: Callable[[NDArray[np.int64]], float], n: int, threads: int) -> float:
-    """The sum of `work` over blocks of n rows, always added in the same order."""
-    if threads == 1:
-        return sum(map(work, _blocks(n)))
-    with ThreadPoolExecutor(threads) as pool:
-        return sum(pool.map(work, _blocks(n)))

@@ -311,3 +311,39 @@ def fgsm_perturb(
         error = ((at if mapping is None else mapping(at)) * item).sum(1) - rating
         (gradient,) = torch.autograd.grad((error**2).sum(), at)
     return eps * gradient.sgn()
+
+
+def factor_posteriors_(
+    moments: Tensor,
+    start: Tensor,
+    others: Tensor,
+    ratings: Tensor,
+    other_moments: Tensor,
+    precision: Tensor,
+    group: Tensor,
+    prior_mean: Tensor | None = None,
+    *,
+    noise: float,
+) -> Tensor:
+    """`scdr.ops.factor_posteriors_`: user by user."""
+    width = precision.shape[1] + 1  # d + 2
+    upper = torch.triu_indices(width, width)
+    phi = [0, *range(2, width)]
+    total = torch.zeros((), dtype=torch.float64)
+    for row, own in enumerate(group):
+        rated = slice(int(start[row]), int(start[row + 1]))
+        second = moments.new_zeros(width, width)
+        second[upper[0], upper[1]] = other_moments[others[rated].long()].sum(0)
+        second = torch.triu(second) + torch.triu(second, 1).T  # sum E[a a']
+        first = ratings[rated] @ other_moments[others[rated].long(), :width]  # sum r E[a]
+        mean = moments.new_zeros(width - 1) if prior_mean is None else prior_mean[row]
+        outer, linear = second[phi][:, phi], first[phi] - second[1, phi]
+        covariance = torch.linalg.inv(outer / noise + precision[own])
+        y = covariance @ (linear / noise + precision[own] @ mean)
+        both = covariance + torch.outer(y, y)  # E[y y']
+        total += ratings[rated].square().sum() - 2 * first[1] + second[1, 1]
+        total += (outer * both).sum() - 2 * linear @ y
+        with_one = torch.block_diag(moments.new_ones(1, 1), both)
+        with_one[0, 1:] = y
+        moments[row] = with_one[upper[0], upper[1]]
+    return total
