@@ -90,9 +90,10 @@ def rating_metrics(
     _, count, absolute, squared = _user_sums(users, ratings, predictions)  # [K] each
     generator = np.random.default_rng(seed)
     sums = np.stack([count, absolute, squared], axis=1)  # [K, 3]
-    drawn = np.stack(
-        [sums[generator.integers(len(sums), size=len(sums))].sum(axis=0) for _ in range(resamples)]
-    )  # [resamples, 3]
+    drawn = np.empty((resamples, 3))
+    for sample in drawn:
+        times = np.bincount(generator.integers(len(sums), size=len(sums)), minlength=len(sums))
+        sample[:] = (times[:, None] * sums).sum(axis=0)
     return RatingMetrics(
         mae=float(absolute.sum() / count.sum()),
         rmse=float(np.sqrt(squared.sum() / count.sum())),

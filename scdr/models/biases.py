@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from scdr.data import Interactions
 
@@ -43,13 +44,18 @@ def fit_biases(
         item_penalty: ridge penalty on an item bias, in ratings.
         sweeps: alternations.
     """
-    users, items = interactions.users, interactions.items
+    shape = (interactions.n_users, interactions.n_items)
     mean = float(interactions.ratings.mean(dtype=np.float64))
     centred = interactions.ratings.astype(np.float64) - mean  # [n]
-    user_weight = np.bincount(users, minlength=interactions.n_users) + user_penalty  # [U]
-    item_weight = np.bincount(items, minlength=interactions.n_items) + item_penalty  # [I]
-    user, item = np.zeros(len(user_weight)), np.zeros(len(item_weight))
+    rated = (np.ones_like(centred), (interactions.users, interactions.items))
+    by_user: csr_array = csr_array(rated, shape=shape)
+    by_item = by_user.T.tocsr()
+    user_sum = np.bincount(interactions.users, centred, shape[0])
+    item_sum = np.bincount(interactions.items, centred, shape[1])
+    user_weight = np.bincount(interactions.users, minlength=shape[0]) + user_penalty  # [U]
+    item_weight = np.bincount(interactions.items, minlength=shape[1]) + item_penalty  # [I]
+    user, item = np.zeros(shape[0]), np.zeros(shape[1])
     for _ in range(sweeps):
-        item = np.bincount(items, centred - user[users], len(item)) / item_weight
-        user = np.bincount(users, centred - item[items], len(user)) / user_weight
+        item = (item_sum - by_item @ user) / item_weight
+        user = (user_sum - by_user @ item) / user_weight
     return Biases(mean=mean, user=user, item=item)

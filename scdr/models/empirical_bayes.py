@@ -29,6 +29,7 @@ S. Nakajima, M. Sugiyama, "Theoretical analysis of Bayesian matrix factorization
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -56,6 +57,8 @@ _BLOCK = 2048
 """Rows whose precision matrices are inverted at once: few enough for a core's cache."""
 _OVERSAMPLING = 6
 _POWER_ITERATIONS = 8
+_PARTS = 16
+"""Of a matrix of ratings, which threads multiply at the same time."""
 _COUNT_PRIOR = 10.0
 _START_ITEM_VARIANCE, _START_USER_VARIANCE = 0.05, 2.0
 """Of a factor, as a share of the variance of the ratings; only their product matters later."""
@@ -132,6 +135,7 @@ class EmpiricalBayes:
             biases._by_user.residuals(biases.users.mean[:, 0], biases.items.mean[:, 0]),
             self.dimension,
             seed,
+            self.threads,
         )
         width = self.dimension + 1
         item_variances = np.full(width, _START_ITEM_VARIANCE * self.variance)
@@ -285,7 +289,7 @@ class _Ratings:
         return csr_array((data, indices, indptr), shape=self.matrix.shape)
 
 
-def _leading_factors(residuals: csr_array, dimension: int, seed: int) -> Array:
+def _leading_factors(residuals: csr_array, dimension: int, seed: int, threads: int) -> Array:
     """Item factors `[I, d]` of mean square 1 from the leading right singular vectors.
 
     By subspace iteration: N. Halko, P. G. Martinsson, J. A. Tropp, "Finding structure with
@@ -295,11 +299,13 @@ def _leading_factors(residuals: csr_array, dimension: int, seed: int) -> Array:
     width = min(dimension + _OVERSAMPLING, n_items)
     generator = np.random.default_rng(seed)
     basis = generator.standard_normal((n_items, width), dtype=np.float32)
-    transposed = residuals.T.tocsr()
-    for _ in range(_POWER_ITERATIONS):
-        product = torch.from_numpy(transposed @ (residuals @ basis))
-        basis = torch.linalg.qr(product)[0].numpy()
-    _, _, directions = torch.linalg.svd(torch.from_numpy(residuals @ basis), full_matrices=False)
+    by_row, by_column = _row_blocks(residuals), _row_blocks(residuals.T.tocsr())
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(_POWER_ITERATIONS):
+            product = _product(by_column, _product(by_row, basis, pool), pool)
+            basis = torch.linalg.qr(torch.from_numpy(product))[0].numpy()
+        spanned = torch.from_numpy(_product(by_row, basis, pool))
+    _, _, directions = torch.linalg.svd(spanned, full_matrices=False)
     factors = np.zeros((n_items, dimension), dtype=np.float32)
     kept = min(dimension, width)
     factors[:, :kept] = (torch.from_numpy(basis) @ directions[:kept].T).numpy()
@@ -309,6 +315,25 @@ def _leading_factors(residuals: csr_array, dimension: int, seed: int) -> Array:
     if size > 0:
         factors /= np.float32(size)
     return factors
+
+
+def _row_blocks(matrix: csr_array) -> list[csr_array]:
+    """The matrix cut between rows into parts of about equally many entries."""
+    total = matrix.indptr[-1]
+    cuts = np.searchsorted(matrix.indptr, np.linspace(0, total, _PARTS + 1)[1:-1])
+    parts = []
+    for first, last in pairwise((0, *cuts.tolist(), matrix.shape[0])):
+        start, end = matrix.indptr[[first, last]]
+        entries = matrix.data[start:end], matrix.indices[start:end]
+        pointers = matrix.indptr[first : last + 1] - start
+        parts.append(csr_array((*entries, pointers), shape=(last - first, matrix.shape[1])))
+    return parts
+
+
+def _product(parts: list[csr_array], dense: Array, pool: ThreadPoolExecutor) -> Array:
+    """A matrix in parts times a dense one; SciPy works without Python's lock."""
+    product: Array = np.concatenate(list(pool.map(lambda part: part @ dense, parts)))
+    return product
 
 
 def _blocks(n: int) -> Iterator[NDArray[np.int64]]:
