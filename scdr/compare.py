@@ -30,6 +30,7 @@ def _compare(arguments: Sequence[str]) -> None:
     from scdr.device import available_threads
     from scdr.experiments.comparison import missing_runs, plan, read_pairs, run_missing
     from scdr.experiments.config import read_config
+    from scdr.experiments.estimate import as_table, estimate, probe_methods
     from scdr.experiments.outputs import write_outputs
     from scdr.experiments.store import ResultStore, comparison_folder, new_folder
     from scdr.progress import Progress
@@ -42,10 +43,13 @@ def _compare(arguments: Sequence[str]) -> None:
         pairs = read_pairs(config, progress)
         works = plan(config, pairs)
         folder = Path(config.out) if config.out else new_folder()
-        if not config.dry_run:
+        store = ResultStore(folder / "runs")
+        jobs = config.jobs or available_threads()
+        if config.dry_run:
+            missing = missing_runs(works, store)
+            probes = probe_methods(missing, jobs=jobs, progress=progress) if missing else {}
+        else:
             with comparison_folder(folder):
-                store = ResultStore(folder / "runs")
-                jobs = config.jobs or available_threads()
                 try:
                     run_missing(works, store, jobs=jobs, progress=progress)
                     tables, results = write_outputs(folder, config, pairs, works, store)
@@ -56,7 +60,9 @@ def _compare(arguments: Sequence[str]) -> None:
                         f"--out {folder} goes on from there"
                     ) from None
     if config.dry_run:
-        _print_plan(works, ResultStore(folder / "runs"))
+        _print_plan(works, store)
+        if missing:
+            _print_table(as_table(estimate(missing, probes, jobs=jobs)))
     else:
         _print(folder, tables, results)
 
@@ -82,6 +88,16 @@ def _print(folder: Path, tables: Sequence[Table], results: pl.DataFrame) -> None
         highlight=False,
         markup=False,
     )
+
+
+def _print_table(table: Table) -> None:
+    from rich.console import Console
+
+    from scdr.experiments.table import to_terminal
+
+    console = Console()
+    for part in to_terminal(table, console.width):
+        console.print(part)
 
 
 def _print_plan(works: Sequence[Work], store: ResultStore) -> None:

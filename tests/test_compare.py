@@ -246,12 +246,15 @@ def test_a_dry_run_lists_what_there_is_to_do(
     assert not out.exists()
     lines = capfd.readouterr().out.splitlines()
     assert lines[0] == "missing   small, beta 0.5, seed 0, tgt"
-    assert lines[-2] == "20 of 20 runs to do"
+    assert "20 of 20 runs to do" in lines
+    assert "All of it, 1 job" in lines[-2] and " 20 " in lines[-2]
     assert main([*command, "--seeds", "0"]) == 0
     capfd.readouterr()
     assert main([*command, "--dry-run"]) == 0
     lines = capfd.readouterr().out.splitlines()
-    assert lines[0].startswith("finished") and lines[-2] == "10 of 20 runs to do"
+    assert lines[0].startswith("finished") and "10 of 20 runs to do" in lines
+    assert main([*command, "--seeds", "0", "--dry-run"]) == 0
+    assert "Estimate" not in capfd.readouterr().out  # there is nothing left to do
 
 
 def test_the_cache_can_be_cleared(

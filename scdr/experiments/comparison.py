@@ -176,7 +176,7 @@ def run_missing(
         return
     notes: set[str] = set()
     jobs = min(jobs, len(missing))
-    finished = in_processes(execute, _in_order_of_work(missing), jobs=jobs, died=_died)
+    finished = in_processes(execute, in_order_of_work(missing), jobs=jobs, died=_died)
     done = len(works) - len(missing)
     with progress.runs(len(works), done) as advance, closing(finished):
         for work, result in finished:
@@ -188,7 +188,7 @@ def run_missing(
                     notes.add(note)
 
 
-def _in_order_of_work(works: Sequence[Work]) -> list[Work]:
+def in_order_of_work(works: Sequence[Work]) -> list[Work]:
     """Pair by pair and method by method, so that runs at once rarely need the same factors."""
     pairs = list(dict.fromkeys(work.pair.name for work in works))
     methods = list(dict.fromkeys(work.method for work in works))

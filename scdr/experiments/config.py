@@ -128,7 +128,8 @@ class CompareConfig:
     published: bool = False
     """Also print the numbers that the paper reports, in tables of their own."""
     dry_run: bool = False
-    """List the runs and which of them are finished; run nothing."""
+    """List the runs and which of them are finished, and estimate time and memory of the others
+    from a few epochs of each method; run nothing else."""
     clear_cache: bool = False
     """Remove all pretrained factors from the cache; run nothing."""
 

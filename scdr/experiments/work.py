@@ -23,6 +23,7 @@ from scdr.experiments.fingerprint import domains_digest
 from scdr.experiments.tuning import Tuned, tune
 from scdr.loading import load
 from scdr.methods import CONTROLS, METHODS, FactorPredictor, FitContext
+from scdr.methods.base import PretrainedFactors
 from scdr.prediction import metrics_of, predict_test
 from scdr.progress import Progress
 
@@ -106,7 +107,7 @@ def execute(work: Work) -> Result:
     cache = FactorCache(work.cache, limit=work.cache_limit)
     torch.set_num_threads(work.threads)
     try:
-        result = _execute(work, cache)
+        result = run(work, read_domains(work), cache, Progress)
     except ScdrError as error:
         result = Result(error=str(error), final=not isinstance(error, InputError))
     except Exception as error:
@@ -116,15 +117,40 @@ def execute(work: Work) -> Result:
     return dataclasses.replace(result, seconds=round(seconds, 3), notes=tuple(cache.notes))
 
 
-def _execute(work: Work, cache: FactorCache) -> Result:
+def read_domains(work: Work) -> CrossDomain:
+    """The pair's domains; the last one is kept, since runs come pair by pair.
+
+    Raises:
+        InputError: the data are not those that were planned with.
+    """
+    return _domains(work.pair, work.core, work.strict, work.data)
+
+
+def run(
+    work: Work,
+    domains: CrossDomain,
+    pretrained: PretrainedFactors,
+    progress: Callable[[], Progress],
+) -> Result:
+    """Fit, predict and judge.
+
+    Args:
+        work: what to run.
+        domains: the pair's.
+        pretrained: asked for pretrained factors.
+        progress: makes what is told of each fit's stages and epochs.
+
+    Raises:
+        ScdrError: training diverged, or the split leaves too few users.
+    """
     split = cold_start_split(
-        _domains(work.pair, work.core, work.strict, work.data),
+        domains,
         beta=work.beta,
         seed=work.seed,
         validation_fraction=work.validation_fraction,
     )
     started = time.perf_counter()
-    predictor, tuned = _fit(work, split, cache)
+    predictor, tuned = _fit(work, split, pretrained, progress)
     predictions = predict_test(predictor, split, clip=work.clip or work.method in CONTROLS)
     seconds = time.perf_counter() - started
     test = split.test
@@ -155,15 +181,18 @@ def _execute(work: Work, cache: FactorCache) -> Result:
 
 
 def _fit(
-    work: Work, split: ColdStartSplit, cache: FactorCache
+    work: Work,
+    split: ColdStartSplit,
+    pretrained: PretrainedFactors,
+    progress: Callable[[], Progress],
 ) -> tuple[FactorPredictor, Tuned | None]:
     method = CONTROLS.get(work.method) or METHODS[work.method]
     context: Callable[[], FitContext] = lambda: FitContext(  # noqa: E731
         seed=work.seed,
         device=torch.device(work.device),
         threads=work.threads,
-        progress=Progress(),
-        pretrained=cache,
+        progress=progress(),
+        pretrained=pretrained,
     )
     if not work.trials or not method.search_space:
         return method.fit(split.training, work.hyper, context()), None
@@ -172,7 +201,6 @@ def _fit(
 
 @lru_cache(maxsize=1)
 def _domains(pair: PairConfig, core: int, strict: bool, data: str) -> CrossDomain:
-    """The pair's domains; the last one is kept, since runs come pair by pair."""
     domains = load(pair, Progress(), core=core, strict=strict).domains
     if domains_digest(domains) != data:
         raise InputError(
