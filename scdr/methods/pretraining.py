@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+
+import torch
 
 from scdr.data import Interactions, TrainingData
 from scdr.methods.base import FitContext
@@ -62,6 +65,8 @@ def pretrain_domains(
 ) -> tuple[Factors, Factors]:
     """Source and target factors, on two cores where there are two and the optimiser uses them.
 
+    On CUDA the target's are trained on a second GPU where there is one; all are left on the first.
+
     Raises:
         DivergenceError: the factors left the finite numbers.
     """
@@ -73,8 +78,12 @@ def pretrain_domains(
         ThreadPoolExecutor(max_workers=workers) as pool,
     ):
         source, target = (
-            pool.submit(pretrain_domain, interactions, config, context, domain)
-            for interactions, domain in ((data.source, "source"), (data.target, "target"))
+            pool.submit(
+                pretrain_domain, interactions, config, replace(context, device=device), domain
+            )
+            for interactions, domain, device in zip(
+                (data.source, data.target), _DOMAINS[:2], _devices(context.device), strict=True
+            )
         )
         try:
             _join((source, target))
@@ -82,4 +91,14 @@ def pretrain_domains(
             # The pool waits for the other domain: let it end at its next slice.
             context.progress.cancel()
             raise
-        return source.result(), target.result()
+        return source.result(), target.result().to(context.device)
+
+
+def _devices(device: torch.device) -> tuple[torch.device, torch.device]:
+    """Where to train the source's factors and the target's."""
+    if device.type != "cuda" or torch.cuda.device_count() < 2:
+        return device, device
+    first = device.index or 0
+    return torch.device("cuda", first), torch.device(
+        "cuda", (first + 1) % torch.cuda.device_count()
+    )
