@@ -32,10 +32,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy.sparse import csr_array
 
 from scdr.data import Interactions
@@ -73,7 +75,7 @@ class FactorConfig:
 
     __pydantic_config__ = STRICT
 
-    dimension: Count = 10
+    dimension: Annotated[int, Field(ge=0, le=256)] = 10
     """Width d of user and item factors, at most: the model switches off what it does not need."""
     sweeps: Count = 15
     """Updates of all users, items and variances."""
