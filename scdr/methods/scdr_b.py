@@ -30,6 +30,7 @@ Users"; D. Agarwal, B.-C. Chen, "Regression-based latent factor models", KDD 200
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -128,7 +129,7 @@ def fit(data: TrainingData, config: ScdrBConfig, context: FitContext) -> FactorP
         rows = _training_rows(data, target, vectors, config.mapping)
         candidates = _penalties(config.factors.dimension, config.mapping)
         with context.progress.stage("mapping", len(candidates) + 1) as advance:
-            fits = [_fit_mapping(rows, penalty, config.mapping, context) for penalty in candidates]
+            fits = _fit_mappings(rows, candidates, config.mapping, context)
             errors = [_rmse(rows.residual - unseen, rows.weight) for _, unseen in fits]
             for error in errors:
                 advance(loss=error)
@@ -139,7 +140,9 @@ def fit(data: TrainingData, config: ScdrBConfig, context: FitContext) -> FactorP
                 for _ in range(config.feedback_sweeps):
                     target.sweep(learn_priors=True)
                 rows = _training_rows(data, target, vectors, config.mapping)
-            coefficients, unseen = _fit_mapping(rows, candidates[chosen], config.mapping, context)
+            [(coefficients, unseen)] = _fit_mappings(
+                rows, candidates[chosen : chosen + 1], config.mapping, context
+            )
             advance(loss=_rmse(rows.residual - unseen, rows.weight))
         items = _target_items(target)
         ratings = data.target.ratings[_of_training_users(data)].astype(np.float64)
@@ -265,22 +268,27 @@ def _solve(
     return sharp_coefficients(rows, ridge, penalty, radius=config.radius, moved=factors)
 
 
-def _fit_mapping(
-    rows: BilinearRows, penalty: Tensor, config: BilinearMappingConfig, context: FitContext
-) -> tuple[Tensor, Tensor]:
-    """A, and each rating's residual `[n]` as predicted by a mapping without its user."""
+def _fit_mappings(
+    rows: BilinearRows,
+    penalties: Sequence[Tensor],
+    config: BilinearMappingConfig,
+    context: FitContext,
+) -> list[tuple[Tensor, Tensor]]:
+    """For each penalty A, and each rating `[n]` as predicted by a mapping without its user."""
     folds = min(config.folds, len(rows.users))
     order = np.random.default_rng((context.seed, 3)).permutation(len(rows.users))
     fold = torch.from_numpy(order % folds)[rows.user]
-    unseen = torch.zeros_like(rows.residual)
     everything = normal_equations(rows)
-    coefficients = _solve(everything, rows, penalty, config)
+    fits = [
+        (_solve(everything, rows, penalty, config), torch.zeros_like(rows.residual))
+        for penalty in penalties
+    ]
     for number in range(folds):
-        inside = rows.take(fold == number)
+        inside, outside = rows.take(fold == number), rows.take(fold != number)
         others = everything - normal_equations(inside)
-        without = _solve(others, rows.take(fold != number), penalty, config)
-        unseen[fold == number] = inside.predict(without)
-    return coefficients, unseen
+        for penalty, (_, unseen) in zip(penalties, fits, strict=True):
+            unseen[fold == number] = inside.predict(_solve(others, outside, penalty, config))
+    return fits
 
 
 def _rmse(error: Tensor, weight: Tensor) -> float:
