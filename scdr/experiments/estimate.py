@@ -123,7 +123,7 @@ def estimate(works: Sequence[Work], probes: Probes, *, jobs: int) -> Estimate:
             holds[worker] = pair
         free[worker] += pretrain + mapping + found.rest
     read = sum(_load(probes, pair) for pair in dict.fromkeys(work.pair.name for work in works))
-    most = max(time.memory for time in methods.values())
+    most = max(max(found.memory, found.load_memory) for found in probes.values())
     return Estimate(
         methods=methods,
         seconds=read + max(free),

@@ -53,15 +53,17 @@ class Probe:
 
     Attributes:
         load: of reading the pair, once for each process.
+        load_memory: the most that its process held until then.
         pretraining: of each domain that the run asks factors for.
         side_by_side: whether these are trained at the same time.
         mapping: of the mapping stage, at the beta of the probe.
         rest: of everything else.
-        memory: the most that its process held.
+        memory: the most that its process held afterwards.
         error: why there is no estimate, in one line; None where there is one.
     """
 
     load: float = 0.0
+    load_memory: int = 0
     pretraining: tuple[Pretraining, ...] = ()
     side_by_side: bool = False
     mapping: float = 0.0
@@ -73,10 +75,11 @@ class Probe:
 def probe(work: Work) -> Probe:
     """Run some epochs; an error is a result as well."""
     torch.set_num_threads(work.threads)
+    _forget_peak()
     started = time.perf_counter()
     try:
         domains = read_domains(work)
-        load = time.perf_counter() - started
+        load, load_memory = time.perf_counter() - started, held_memory(most=True)
         _forget_peak()
         factors, watch = _ProbedFactors(), _Watch()
         shortened, epochs = _shortened(work.hyper)
@@ -92,6 +95,7 @@ def probe(work: Work) -> Probe:
     mapping = watch.elapsed("mapping")
     return Probe(
         load=load,
+        load_memory=load_memory,
         pretraining=tuple(factors.found),
         side_by_side=factors.overlapped,
         mapping=mapping + max(epochs - len(watch.marks) + 1, 0) * watch.epoch(),
