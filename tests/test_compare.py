@@ -176,18 +176,28 @@ def test_ctrl_c_keeps_what_is_finished(config: str, tmp_path: Path) -> None:
     assert f"interrupted; {kept} of 24 runs are kept" in errors.splitlines()[-1]
 
 
-def test_a_second_call_runs_only_what_is_missing(config: str, tmp_path: Path) -> None:
+def test_a_second_call_runs_only_what_is_missing(
+    config: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     command = ["--config", config, "--jobs", "1", "--out", str(out)]
     assert main([*command, "--seeds", "0"]) == 0
     first = {path: path.stat().st_mtime_ns for path in out.glob("runs/*")}
-    damaged = sorted(out.glob("runs/*.parquet"))[0]
-    damaged.write_bytes(damaged.read_bytes()[:-1])
+    cut, edited = sorted(out.glob("runs/*.parquet"))[:2]
+    cut.write_bytes(cut.read_bytes()[:-1])
+    edited = edited.with_suffix(".json")
+    edited.write_text(edited.read_text().replace('"rmse": 1.', '"rmse": 0.'))
+    capfd.readouterr()
     assert main(command) == 0
+    errors = capfd.readouterr().err
+    for path in (cut.with_suffix(".json"), edited):
+        assert f"damaged result {path} (" in errors
     second = {path: path.stat().st_mtime_ns for path in out.glob("runs/*")}
     assert len(second) == 2 * len(first)
     again = [path for path in first if second[path] != first[path]]
-    assert sorted(again) == [damaged.with_suffix(".json"), damaged]
+    assert sorted(again) == sorted(
+        path.with_suffix(suffix) for path in (cut, edited) for suffix in (".json", ".parquet")
+    )
     assert len(results(out)) == 24
 
 

@@ -8,22 +8,18 @@ all betas, target factors by the methods of one split, and nothing is ever out o
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-import orjson
 import platformdirs
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
-from torch import Tensor
 
 from scdr.data import Interactions
-from scdr.experiments.fingerprint import code_digest, digest, ratings_digest
+from scdr.fingerprint import code_digest, digest, ratings_digest
 from scdr.models import Factors, PretrainConfig
+from scdr.tensor_file import read_tensors, write_tensors
 
 ENTRY, PARTIAL = ".safetensors", ".partial"
 
@@ -96,20 +92,17 @@ class FactorCache:
         try:
             factors = read_factors(path)
             os.utime(path)
-        except (OSError, SafetensorError, ValueError) as error:
+        except (OSError, ValueError) as error:
             self.notes.append(f"damaged cache entry {path} ({error}): dropped and trained again")
             path.unlink(missing_ok=True)
             return None
         return factors.to(device)
 
     def _keep(self, path: Path, factors: Factors) -> None:
-        partial = path.with_suffix(PARTIAL)  # one left by a process that died is written over
         try:
-            write_factors(partial, factors)
-            partial.replace(path)
+            write_factors(path, factors)
             self._evict()
         except OSError as error:
-            partial.unlink(missing_ok=True)
             self._without(error)
 
     def _without(self, error: OSError) -> None:
@@ -144,38 +137,21 @@ class FactorCache:
 
 
 def write_factors(path: Path, factors: Factors) -> None:
-    """Write factors as safetensors, with a SHA-256 of their content in the header."""
-    tensors = {
-        name: value.detach().cpu().contiguous()
-        for name in ("user", "item", "user_bias", "item_bias")
-        if (value := getattr(factors, name)) is not None
-    }
-    header = {"offset": factors.offset, "sha256": _content(tensors, factors.offset)}
-    data = serialise(tensors, metadata={"scdr": orjson.dumps(header).decode()})
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write factors as a file that notices any change.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    names = ("user", "item", "user_bias", "item_bias")
+    tensors = {name: value for name in names if (value := getattr(factors, name)) is not None}
+    write_tensors(path, tensors, {"offset": factors.offset})
 
 
 def read_factors(path: Path) -> Factors:
     """Read what `write_factors` wrote.
 
     Raises:
-        OSError, SafetensorError, ValueError: the file is not what it was when it was written.
+        OSError, ValueError: the file is not what it was when it was written.
     """
-    with safe_open(path, framework="pt") as file:
-        metadata = (file.metadata() or {}).get("scdr")
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    header = orjson.loads(metadata or "{}")
-    if header.get("sha256") != _content(tensors, header.get("offset")):
-        raise ValueError("its checksum does not fit")
+    tensors, header = read_tensors(path)
     return Factors(**tensors, offset=header["offset"])
-
-
-def _content(tensors: dict[str, Tensor], offset: float | None) -> str:
-    content = hashlib.sha256(orjson.dumps(offset))
-    for name, tensor in sorted(tensors.items()):
-        content.update(orjson.dumps([name, str(tensor.dtype), list(tensor.shape)]))
-        content.update(tensor.numpy().data)
-    return content.hexdigest()

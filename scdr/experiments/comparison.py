@@ -16,11 +16,11 @@ from scdr.device import available_threads, resolve_device
 from scdr.errors import InputError
 from scdr.experiments.cache import default_folder
 from scdr.experiments.config import CompareConfig, PairConfig, hyper_of, method_names
-from scdr.experiments.fingerprint import code_digest, digest, domains_digest, method_digest
 from scdr.experiments.schedule import in_processes
 from scdr.experiments.store import ResultStore
 from scdr.experiments.tuning import import_optuna
 from scdr.experiments.work import Result, Work, execute
+from scdr.fingerprint import code_digest, digest, domains_digest, method_digest
 from scdr.loading import load
 from scdr.methods import CONTROLS, METHODS
 from scdr.progress import Progress
@@ -172,6 +172,8 @@ def run_missing(
         InputError: a result can't be written.
     """
     missing = missing_runs(works, store)
+    for path, why in store.damaged.items():
+        progress.note(f"damaged result {path} ({why}): left out and run again")
     if not missing:
         return
     notes: set[str] = set()

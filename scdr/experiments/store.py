@@ -6,11 +6,11 @@ import dataclasses
 import errno
 import hashlib
 import io
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import orjson
 import polars as pl
@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from scdr.errors import InputError
 from scdr.experiments.tuning import Tuned
 from scdr.experiments.work import Result, Work
+from scdr.whole_file import whole_file
 
 LOCK = ".scdr-compare.lock"
 """Marks a folder as that of a comparison; locked while one is writing to it."""
@@ -63,28 +64,38 @@ class ResultStore:
     """Results by the digest of what they depend on.
 
     A result is `HASH.json`, and where it did not fail `HASH.parquet` with the users' errors, whose
-    checksum the first one holds. A file that is damaged is as good as none.
+    checksum the first one holds beside its own. A file that is damaged is as good as none.
+
+    Attributes:
+        damaged: the files that were found so, and why.
     """
 
     def __init__(self, folder: Path) -> None:
         """Use a folder that exists."""
         self.folder = folder
+        self.damaged: dict[Path, str] = {}
 
     def find(self, work: Work) -> Result | None:
         """The result of a run; None where there is none or it is damaged."""
+        path = self.folder / f"{work.config_hash}.json"
+        if not path.exists():
+            return None
         try:
-            kept = orjson.loads((self.folder / f"{work.config_hash}.json").read_bytes())
+            kept = orjson.loads(path.read_bytes())
+            if kept.pop("sha256") != _digest(kept):
+                raise ValueError("its checksum does not fit")
             digest = kept.pop("users_sha256")
             users = None
             if digest is not None:
-                data = (self.folder / f"{work.config_hash}.parquet").read_bytes()
+                data = path.with_suffix(".parquet").read_bytes()
                 if hashlib.sha256(data).hexdigest() != digest:
-                    return None
+                    raise ValueError("the checksum of its users does not fit")
                 users = pl.read_parquet(io.BytesIO(data))
             tuned = None if kept["tuned"] is None else Tuned(**kept["tuned"])
             kept |= {"users": users, "tuned": tuned, "notes": ()}
             return Result(**{f.name: kept[f.name] for f in dataclasses.fields(Result)})
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            self.damaged[path] = str(error)
             return None
 
     def keep(self, work: Work, result: Result) -> None:
@@ -111,8 +122,15 @@ class ResultStore:
             values["users_sha256"] = hashlib.sha256(buffer.getvalue()).hexdigest()
             write_whole(self.folder / f"{work.config_hash}.parquet", buffer.getvalue())
         # Last, since it makes the result one that counts.
+        values["sha256"] = _digest(values)
         data = orjson.dumps(values, option=orjson.OPT_INDENT_2)
         write_whole(self.folder / f"{work.config_hash}.json", data)
+
+
+def _digest(values: dict[str, Any]) -> str:
+    """Of what JSON keeps of the values, so that they may be those read from it."""
+    options = orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY
+    return hashlib.sha256(orjson.dumps(values, option=options)).hexdigest()
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -121,15 +139,10 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         InputError: it can't be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with whole_file(path) as partial:
+            partial.write_bytes(data)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise InputError(
             f"can't be written: {error.strerror}",

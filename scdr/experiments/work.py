@@ -19,8 +19,8 @@ from scdr.errors import InputError, ScdrError
 from scdr.evaluation import user_errors
 from scdr.experiments.cache import FactorCache
 from scdr.experiments.config import PairConfig
-from scdr.experiments.fingerprint import domains_digest
 from scdr.experiments.tuning import Tuned, tune
+from scdr.fingerprint import domains_digest
 from scdr.loading import load
 from scdr.methods import CONTROLS, METHODS, FactorPredictor, FitContext
 from scdr.methods.base import PretrainedFactors

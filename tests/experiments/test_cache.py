@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -134,6 +135,19 @@ def test_a_damaged_entry_is_named_dropped_and_trained_again(kind: str, cached: C
     assert equal(read_factors(path), first)
 
 
+def test_random_damage_is_always_found(cached: Cached) -> None:
+    first = cached.get()
+    path, rng = cached.entry(), random.Random(0)
+    sound = path.read_bytes()
+    for case in range(30):
+        data = bytearray(sound)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(data if case % 2 else sound[: rng.randrange(len(sound))])
+        assert equal(cached.get(), first)
+        assert len(cached.cache.notes) == case + 1 and str(path) in cached.cache.notes[-1]
+    assert cached.trained == 31
+
+
 def test_the_least_recently_used_go_first(cached: Cached) -> None:
     cached.get(seed=(0, 0))
     size = cached.entry().stat().st_size
@@ -156,11 +170,12 @@ def test_the_least_recently_used_go_first(cached: Cached) -> None:
 def test_what_a_killed_process_left_is_written_over_and_cleared(cached: Cached) -> None:
     cached.get()
     path = cached.entry()
-    path.rename(path.with_suffix(".partial"))
+    partial = path.with_name(f".{path.name}.partial")
+    path.rename(partial)
     cached.get()
     assert cached.trained == 2
     assert [p for p, _ in cached.cache.entries()] == [path]
-    path.with_suffix(".partial").write_bytes(b"half")
+    partial.write_bytes(b"half")
     assert cached.cache.clear()[0] == 2
     assert cached.cache.entries() == []
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scdr.data import ColdStartSplit
-from scdr.experiments.fingerprint import code_digest, domains_digest, method_digest
+from scdr.fingerprint import code_digest, domains_digest, method_digest
 from scdr.methods import METHODS
 
 
