@@ -9,6 +9,11 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
 
+
+class Terminated(KeyboardInterrupt):
+    """The system asks the process to end, by SIGTERM."""
+
+
 INTERRUPTED = 130
 TERMINATED = 143
 PIPE_CLOSED = 141
@@ -19,8 +24,9 @@ def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str])
     """Run a command's body and turn what ends it into an exit status.
 
     Returns:
-        0; 2 after one line on standard error for anything the user can mend; 130 after Ctrl-C;
-        141 where whoever reads standard output has left, as `head` does.
+        0; 2 after one line on standard error for anything the user can mend; 130 after Ctrl-C and
+        143 after SIGTERM, with a line that says what is left; 141 where whoever reads standard
+        output has left, as `head` does.
     """
     # Also where the parent process has left SIGINT ignored, as shells do for background jobs.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -28,19 +34,21 @@ def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str])
     try:
         # The first import of torch takes a second or two: Ctrl-C must work there as well.
         from scdr.errors import ScdrError
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     try:
         try:
             main(arguments)
         finally:
             sys.stdout.flush()
-    except KeyboardInterrupt as interrupt:
+    except KeyboardInterrupt as stop:
         # Where it came up inside an exec(), as dataclasses and torch use, Python has marked it as
         # unhandled and would end by the signal, whatever is returned here. A new exec() clears it.
         exec("")
-        print(f"scdr: interrupted; {str(interrupt) or 'nothing was written'}", file=sys.stderr)
-        return INTERRUPTED
+        terminated = isinstance(stop, Terminated)
+        how = "terminated" if terminated else "interrupted"
+        print(f"scdr: {how}; {str(stop) or 'nothing was written'}", file=sys.stderr)
+        return TERMINATED if terminated else INTERRUPTED
     except BrokenPipeError:
         # Python flushes standard output once more on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -55,5 +63,5 @@ def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str])
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """Leave by an exception, so that a half-written run folder is removed."""
-    sys.exit(TERMINATED)
+    """Leave by an exception, as Ctrl-C does, so that nothing half-written is left."""
+    raise Terminated

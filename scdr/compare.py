@@ -53,9 +53,9 @@ def _compare(arguments: Sequence[str]) -> None:
                 try:
                     run_missing(works, store, jobs=jobs, progress=progress)
                     tables, results = write_outputs(folder, config, pairs, works, store)
-                except KeyboardInterrupt:
+                except KeyboardInterrupt as stop:
                     kept = len(works) - len(missing_runs(works, store))
-                    raise KeyboardInterrupt(
+                    raise type(stop)(
                         f"{kept} of {len(works)} runs are kept: the same command with "
                         f"--out {folder} goes on from there"
                     ) from None

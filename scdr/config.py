@@ -11,13 +11,14 @@ import tyro
 from pydantic import Field
 
 from scdr.errors import InputError
-from scdr.hyperparameters import STRICT, Count, Positive, Seed
+from scdr.folder import RUNS, find_started
+from scdr.hyperparameters import STRICT, Count, NonNegative, Positive, Seed
 from scdr.methods import METHODS
-from scdr.options import checked, given, overlay, read_toml, to_toml
+from scdr.options import absolute, checked, given, overlay, read_toml, to_toml
 
 DEFAULT_METHOD = "scdr_b"
-NOT_KEPT = ("out", "overwrite")
-"""Options that say where a run goes, not what it is; they are not written to config.toml."""
+NOT_KEPT = ("out", "overwrite", "resume", "checkpoint_every")
+"""Options that say where and how a run goes, not what it is; config.toml does not hold them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +82,11 @@ class RunConfig(DataConfig):
     """Run folder to write; None makes a new one under runs/."""
     overwrite: bool = False
     """Replace the run folder where it exists."""
+    resume: bool = False
+    """Go on with the interrupted run of --out, or without it with the last one under runs/; other
+    options may be left out, or as they were. Where there is none, the run starts."""
+    checkpoint_every: NonNegative = 10.0
+    """Seconds between two checkpoints of a stage; 0 keeps every epoch."""
 
 
 @dataclass(frozen=True)
@@ -99,17 +105,39 @@ class Settings:
         """config.toml: complete, so that `--config` on it repeats the run."""
         return to_toml(self.to_dict())
 
+    def repeatable(self, device: Literal["auto", "cpu", "cuda"]) -> Settings:
+        """The same run whatever folder it is started in, on the device that `auto` came to."""
+        run = dataclasses.replace(
+            self.run,
+            device=device,
+            source=absolute(self.run.source),
+            target=absolute(self.run.target),
+        )
+        return dataclasses.replace(self, run=run)
+
 
 def read_settings(arguments: Sequence[str], *, program: str) -> Settings:
     """Settings from command-line arguments over a `--config` file over a preset.
 
+    With `--resume`, options that are left out are those of the run to go on with, and the others
+    must be.
+
     Raises:
-        InputError: an unknown method, preset or key, or a value out of range.
+        InputError: an unknown method, preset or key, a value out of range, one that differs from
+            the interrupted run's, or no such run and no options to start one.
         SystemExit: status 2 on an unknown option, 0 after `--help`.
     """
-    chosen = given(arguments, ("config", "method", "preset"))
-    file = chosen.pop("config", None)
-    base = from_dict(({} if file is None else read_toml(file)) | chosen, where=file)
+    chosen = given(arguments, ("config", "method", "preset", "out"))
+    file, out = chosen.pop("config", None), chosen.pop("out", None)
+    start: Mapping[str, Any] = {} if file is None else read_toml(file)
+    started = None
+    if "--resume" in arguments:
+        started = find_started(out, overwrite="--overwrite" in arguments)
+    if started is not None:
+        start = started.settings if file is None else start
+        named = {"method": DEFAULT_METHOD, "preset": "default"} | dict(start) | chosen
+        _check_same({key: named[key] for key in ("method", "preset")}, started.settings)
+    base = from_dict(dict(start) | chosen, where=file)
     command = dataclasses.make_dataclass(
         "Command",
         [
@@ -130,12 +158,22 @@ def read_settings(arguments: Sequence[str], *, program: str) -> Settings:
         description=_DESCRIPTION,
         args=list(arguments),
         default=command(run=base.run, hyper=base.hyper, config=file),
-        config=(tyro.conf.FlagCreatePairsOff,),
     )
     unchecked = Settings(run=parsed.run, hyper=parsed.hyper)
-    settings = from_dict(unchecked.to_dict(), where="command line")
     places = {name: getattr(parsed.run, name) for name in NOT_KEPT}
-    return dataclasses.replace(settings, run=dataclasses.replace(settings.run, **places))
+    settings = from_dict(unchecked.to_dict() | places, where="command line")
+    if started is not None:
+        _check_same(settings.repeatable(settings.run.device).to_dict(), started.settings)
+        overwrite = started.overwrite or settings.run.overwrite
+        run = dataclasses.replace(settings.run, out=str(started.folder), overwrite=overwrite)
+        return dataclasses.replace(settings, run=run)
+    if settings.run.resume and settings.to_dict() == from_dict({}).to_dict():
+        raise InputError(
+            "there is no interrupted run to go on with",
+            where=out or str(RUNS),
+            fix="start it without --resume",
+        )
+    return settings
 
 
 def from_dict(values: Mapping[str, Any], *, where: str | None = None) -> Settings:
@@ -154,6 +192,20 @@ def from_dict(values: Mapping[str, Any], *, where: str | None = None) -> Setting
         run=checked(RunConfig, run, where=where),
         hyper=checked(type(start), overlay(dataclasses.asdict(start), sections), where=where),
     )
+
+
+def _check_same(asked: Mapping[str, Any], resumed: Mapping[str, Any], section: str = "") -> None:
+    """Refuse options other than the interrupted run's."""
+    for key, value in asked.items():
+        name, was = f"{section}{key}", resumed.get(key)
+        if isinstance(value, Mapping) and isinstance(was, Mapping):
+            _check_same(value, was, f"{name}.")
+        elif value != was and name != "threads" and (name, value) != ("device", "auto"):
+            raise InputError(
+                f"{name} is {value!r}, but {was!r} in the run to resume",
+                where="--resume",
+                fix="leave the option out, or start again without --resume",
+            )
 
 
 def hyperparameters(method: str, preset: str, *, where: str | None = None) -> Any:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import orjson
 import rich.progress
@@ -52,7 +53,8 @@ class Progress:
             disable=not show,
             speed_estimate_period=3600,  # runs of a comparison are minutes apart
         )
-        self._log: BinaryIO | None = None
+        self._log: FileIO | None = None
+        self._unwritten = b""
         self._lock = threading.Lock()
 
     def __enter__(self) -> Progress:
@@ -75,7 +77,16 @@ class Progress:
 
     def log_to(self, path: Path) -> None:
         """Write a JSON line for each epoch from now on: stage, epoch, seconds, values."""
-        self._log = path.open("wb")
+        self._log = path.open("wb", buffering=0)
+
+    def end_log(self) -> None:
+        """Write what a full disk has held back.
+
+        Raises:
+            OSError: it is full still.
+        """
+        with self._lock:
+            self._flush()
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -156,7 +167,14 @@ class Progress:
         self._bars.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     def _write(self, line: dict[str, object]) -> None:
-        if self._log:
-            with self._lock:
-                self._log.write(orjson.dumps(line) + b"\n")
-                self._log.flush()
+        if self._log is None:
+            return
+        with self._lock:
+            self._unwritten += orjson.dumps(line) + b"\n"
+            # A disk that is full for a while is no reason to lose the training.
+            with suppress(OSError):
+                self._flush()
+
+    def _flush(self) -> None:
+        while self._log and self._unwritten:
+            self._unwritten = self._unwritten[self._log.write(self._unwritten) :]

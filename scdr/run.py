@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
+from scdr.checkpoints import Checkpoints
 from scdr.config import RunConfig, Settings
 from scdr.data import (
     ColdStartSplit,
@@ -23,60 +25,132 @@ from scdr.data import (
 from scdr.device import available_threads, environment, resolve_device
 from scdr.evaluation import RatingMetrics, slice_errors
 from scdr.figure import draw_report
-from scdr.folder import REPORT, choose_folder, whole_folder
+from scdr.fingerprint import code_digest, digest, domains_digest, method_digest
+from scdr.folder import (
+    CONFIG,
+    REPORT,
+    RunFolder,
+    choose_folder,
+    how_to_go_on,
+    is_finished,
+    named_folder,
+    whole_folder,
+)
 from scdr.loading import Loaded, load
 from scdr.methods import CONTROLS, METHODS, FactorPredictor, FitContext
-from scdr.options import absolute
 from scdr.prediction import judge_distribution, metrics_of, predict_test, predict_validation
 from scdr.progress import Progress
+from scdr.whole_file import sync, whole_file
 
 SCHEMA = 1
+CODE = ("checkpoints.py", "data", "methods", "models", "ops")
+"""What a checkpoint is computed by."""
 
 
 def run(settings: Settings, progress: Progress) -> tuple[Path, dict[str, Any]]:
-    """Run one method on one split, beside the controls.
+    """Run one method on one split, beside the controls, or go on with such a run.
 
     Returns:
         The run folder and its report.
 
     Raises:
         ScdrError: bad input, an unusable device, or training that diverged. Nothing is left
-            behind then.
+            behind then but the checkpoints of a run that can be resumed.
+        KeyboardInterrupt: it was interrupted; the message says how to go on, if it can be.
     """
     config = settings.run
     device = resolve_device(config.device)
     threads = config.threads or available_threads()
     torch.set_num_threads(threads)
+    settings = settings.repeatable("cuda" if device.type == "cuda" else "cpu")
+    if config.resume and config.out and not config.overwrite:
+        finished = named_folder(config.out)
+        if is_finished(finished):
+            return finished, _report(finished)
     folder = choose_folder(config.out, name=config.method, overwrite=config.overwrite)
-    context = FitContext(seed=config.seed, device=device, threads=threads, progress=progress)
-    with progress.timed("total"):
-        with progress.timed("read"):
-            loaded = load(config, progress, core=config.core, strict=config.strict)
-        split = cold_start_split(
-            loaded.domains,
-            beta=config.beta,
-            seed=config.seed,
-            validation_fraction=config.validation_fraction,
-        )
-        replace = config.overwrite and config.out is not None
-        with whole_folder(folder, overwrite=replace) as writing:
-            partial = writing.partial
-            progress.log_to(partial / "progress.jsonl")
-            predictor = METHODS[config.method].fit(split.training, settings.hyper, context)
-            with progress.timed("evaluate"):
-                predictions = predict_test(predictor, split, clip=config.clip)
-                report = _evaluate(settings, loaded, split, predictor, predictions, context)
-                if config.save_predictions:
-                    _write_predictions(
-                        partial / "predictions.parquet", split, predictor, predictions
-                    )
-            _write_folder(partial, settings, loaded, split, predictor, device)
-            report["seconds"] = _seconds(progress)
-            report["config"] = settings.to_dict()
-            report["environment"] = environment(device, threads)
-            draw_report(report, partial / "progress.jsonl", partial / "report.png")
-            (partial / REPORT).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+    try:
+        with (
+            progress.timed("total"),
+            whole_folder(
+                folder,
+                overwrite=config.overwrite and config.out is not None,
+                resume=config.resume,
+                numbered=config.out is None,
+            ) as writing,
+        ):
+            if not (writing.partial / REPORT).exists():
+                _train(settings, writing, progress, device, threads)
+            report = _report(writing.partial)
+    except KeyboardInterrupt as stop:
+        raise type(stop)(how_to_go_on(folder) or "") from None
     return writing.folder, report
+
+
+def _train(
+    settings: Settings,
+    writing: RunFolder,
+    progress: Progress,
+    device: torch.device,
+    threads: int,
+) -> None:
+    """Read, fit and evaluate, and write all files of a run; the report, last, makes it finished."""
+    config, partial = settings.run, writing.partial
+    if not writing.resumed:
+        writing.start(settings.to_dict(), overwrite=config.overwrite)
+    with progress.timed("read"):
+        loaded = load(config, progress, core=config.core, strict=config.strict)
+    split = cold_start_split(
+        loaded.domains,
+        beta=config.beta,
+        seed=config.seed,
+        validation_fraction=config.validation_fraction,
+    )
+    checkpoints = Checkpoints(
+        writing.checkpoints,
+        every=config.checkpoint_every,
+        fingerprint=cache(lambda: _fingerprint(settings, loaded)),
+        resumed=writing.resumed,
+        note=progress.note,
+    )
+    context = FitContext(
+        seed=config.seed,
+        device=device,
+        threads=threads,
+        progress=progress,
+        checkpoints=checkpoints,
+    )
+    progress.log_to(partial / "progress.jsonl")
+    predictor = METHODS[config.method].fit(split.training, settings.hyper, context)
+    with progress.timed("evaluate"):
+        predictions = predict_test(predictor, split, clip=config.clip)
+        report = _evaluate(settings, loaded, split, predictor, predictions, context)
+        if config.save_predictions:
+            _write_predictions(partial / "predictions.parquet", split, predictor, predictions)
+    _write_folder(partial, settings, loaded, split, predictor)
+    progress.end_log()
+    report["seconds"] = _seconds(progress)
+    report["config"] = settings.to_dict()
+    report["environment"] = environment(device, threads)
+    draw_report(report, partial / "progress.jsonl", partial / "report.png")
+    for path in partial.iterdir():
+        sync(path)
+    with whole_file(partial / REPORT) as path:
+        path.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+
+
+def _report(folder: Path) -> dict[str, Any]:
+    report: dict[str, Any] = orjson.loads((folder / REPORT).read_bytes())
+    return report
+
+
+def _fingerprint(settings: Settings, loaded: Loaded) -> dict[str, str]:
+    """Digests of what a checkpoint depends on; on threads it does not."""
+    configuration = {key: value for key, value in settings.to_dict().items() if key != "threads"}
+    return {
+        "configuration": digest(configuration),
+        "data": domains_digest(loaded.domains),
+        "code": digest(code_digest(*CODE), method_digest(METHODS[settings.run.method])),
+    }
 
 
 def _evaluate(
@@ -165,21 +239,11 @@ def _write_folder(
     loaded: Loaded,
     split: ColdStartSplit,
     predictor: FactorPredictor,
-    device: torch.device,
 ) -> None:
     """Everything but the report, which makes the folder a finished run."""
     manifest = orjson.dumps(split.manifest(), option=orjson.OPT_INDENT_2)
     (folder / "split.json").write_bytes(manifest)
-    kept = dataclasses.replace(
-        settings,
-        run=dataclasses.replace(
-            settings.run,
-            device="cuda" if device.type == "cuda" else "cpu",
-            source=absolute(settings.run.source),
-            target=absolute(settings.run.target),
-        ),
-    )
-    (folder / "config.toml").write_text(kept.to_toml(), encoding="utf-8")
+    (folder / CONFIG).write_text(settings.to_toml(), encoding="utf-8")
     card = dataset_card(loaded.domains, loaded.reports)
     (folder / "data.md").write_text(card, encoding="utf-8")
     known = split.training.target.ratings
@@ -193,10 +257,6 @@ def _write_folder(
             "clip": settings.run.clip,
         },
     )
-
-
-def _absolute(path: str | None) -> str | None:
-    return None if path is None else str(Path(path).absolute())
 
 
 def _write_predictions(

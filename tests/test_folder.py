@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,23 +18,66 @@ def write(folder: Path, text: str, *, overwrite: bool = False) -> Path:
     return writing.folder
 
 
-def test_a_run_that_comes_second_gets_a_number(tmp_path: Path) -> None:
-    name = tmp_path / "runs" / "now"
-    with whole_folder(name) as slow:
-        (slow.partial / REPORT).write_text("slow")
-        slow.partial.rename(tmp_path / "aside")  # as of another process
-        assert write(name, "fast") == name
-        (tmp_path / "aside").rename(slow.partial)
-    assert slow.folder.name == "now-2"
-    assert write(name, "third").name == "now-3"
-    found = {path.name: (path / REPORT).read_text() for path in name.parent.iterdir()}
-    assert found == {"now": "fast", "now-2": "slow", "now-3": "third"}
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_second_run_into_one_folder_is_refused(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "run") as first:
+        with pytest.raises(InputError, match="another run is writing to this folder"):
+            write(tmp_path / "run", "second")
+        (first.partial / REPORT).write_text("first")
+    assert names(tmp_path) == ["run"]
+    assert (tmp_path / "run" / REPORT).read_text() == "first"
+
+
+def test_of_runs_without_a_name_the_second_gets_a_number(tmp_path: Path) -> None:
+    with (
+        whole_folder(tmp_path / "now", numbered=True),
+        whole_folder(tmp_path / "now", numbered=True) as second,
+    ):
+        pass
+    with whole_folder(tmp_path / "now", numbered=True) as third:
+        pass
+    assert (second.folder.name, third.folder.name) == ("now-2", "now-3")
+    assert names(tmp_path) == ["now", "now-2", "now-3"]
+
+
+def test_a_killed_run_holds_no_lock_and_what_it_left_goes(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from scdr.folder import whole_folder\n"
+        "with whole_folder(Path(sys.argv[1])) as writing:\n"
+        "    (writing.partial / 'half').write_text('')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, tmp_path / "run"]).returncode == -9
+    assert names(tmp_path) == [".run.lock", ".run.partial"]
+    assert write(tmp_path / "run", "whole") == tmp_path / "run"
+    assert names(tmp_path) == ["run"]
+    assert names(tmp_path / "run") == [REPORT]
+
+
+def test_what_another_program_puts_there_is_left(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "run") as writing:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "thesis").write_text("years of work")
+    assert writing.folder.name == "run-2"
+    assert names(tmp_path / "run") == ["thesis"]
+
+
+def test_a_replacement_that_was_cut_off_is_undone(tmp_path: Path) -> None:
+    write(tmp_path / "run", "old")
+    (tmp_path / "run").rename(tmp_path / ".run.replaced")
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "run", overwrite=True):
+        raise KeyboardInterrupt
+    assert names(tmp_path) == ["run"]
+    assert (tmp_path / "run" / REPORT).read_text() == "old"
 
 
 def test_overwrite_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
     write(tmp_path / "run", "old")
     assert write(tmp_path / "run", "new", overwrite=True) == tmp_path / "run"
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert names(tmp_path) == ["run"]
     assert (tmp_path / "run" / REPORT).read_text() == "new"
 
 
@@ -51,11 +96,11 @@ def test_a_folder_without_a_name_of_its_own(
     monkeypatch.chdir(here)
     folder = choose_folder(out, name="scdr", overwrite=True)
     assert write(folder, "run", overwrite=True) == here
-    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    assert names(tmp_path) == ["here"]
 
 
 def test_a_file_is_no_parent(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="can't be created"):
         write(tmp_path / "file" / "deep" / "run", "run")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert names(tmp_path) == ["file"]

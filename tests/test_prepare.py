@@ -123,7 +123,7 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
         text=True,
     )
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".out.partial-*/.*/database*")):
+    while not list(tmp_path.glob(".out.partial/.*/database*")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGINT)

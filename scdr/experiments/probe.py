@@ -23,8 +23,8 @@ import torch
 
 from scdr.data import Interactions
 from scdr.errors import ScdrError
-from scdr.experiments.fingerprint import digest
 from scdr.experiments.work import Work, read_domains, run
+from scdr.fingerprint import digest
 from scdr.models import Factors, PretrainConfig, pretrain
 from scdr.progress import Advance, Progress
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
+from scdr.checkpoints import Checkpoints, Stage
 from scdr.data import Interactions, TrainingData, source_users
 from scdr.errors import InputError
 from scdr.hyperparameters import SearchSpace
@@ -25,7 +26,7 @@ from scdr.models.mapping import MappingRows
 from scdr.models.personal import PersonalMapping
 from scdr.models.rating_distribution import Optimise, RatingDistribution
 from scdr.ops.threads import one_thread
-from scdr.progress import Advance, Progress
+from scdr.progress import Progress
 
 _PREFIX = "mapping."
 
@@ -74,6 +75,7 @@ class FitContext:
         threads: cores to use; results do not depend on it.
         progress: told of stages and epochs.
         pretrained: asked for pretrained factors.
+        checkpoints: where stages are kept, for a run to be resumed; None: nowhere.
     """
 
     seed: int = 0
@@ -81,6 +83,7 @@ class FitContext:
     threads: int = 1
     progress: Progress = field(default_factory=Progress)
     pretrained: PretrainedFactors = field(default_factory=TrainAlways)
+    checkpoints: Checkpoints | None = None
     _biases: dict[Interactions, Biases] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -92,10 +95,19 @@ class FitContext:
         return self._biases[interactions]
 
     @contextmanager
-    def mapping_stage(self, epochs: int) -> Iterator[Advance]:
-        """The stage that trains the mapping, timed; the block calls what it is given each epoch."""
-        with self.progress.timed("mapping"), self.progress.stage("mapping", epochs) as advance:
-            yield advance
+    def stage(self, name: str, epochs: int) -> Iterator[Stage]:
+        """A stage of training, named as no other of the run.
+
+        The block calls what it is given each epoch, and may loop over its `epochs` to be resumed.
+        """
+        with self.progress.stage(name, epochs) as advance:
+            yield Stage(advance, name, self.checkpoints)
+
+    @contextmanager
+    def mapping_stage(self, epochs: int) -> Iterator[Stage]:
+        """The stage that trains the mapping, timed."""
+        with self.progress.timed("mapping"), self.stage("mapping", epochs) as stage:
+            yield stage
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,7 @@ def fit(data: TrainingData, config: ClcdrConfig, context: FitContext) -> FactorP
             mapping,
             losses,
             config.mapping,
+            generators=[generator],
             validation_rmse=rating_rmse(
                 lambda users: mapping(vectors[users]), items, validation_rows(data, context.device)
             ),

@@ -75,6 +75,7 @@ def fit(data: TrainingData, config: EmcdrConfig, context: FitContext) -> FactorP
             mapping,
             lambda: vector_losses(mapping, vectors[pairs[:, 0]], own, config.mapping, generator),
             config.mapping,
+            generators=[generator],
             validation_rmse=rating_rmse(
                 lambda users: mapping(vectors[users]), items, validation_rows(data, context.device)
             ),

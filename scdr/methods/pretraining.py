@@ -35,7 +35,7 @@ def pretrain_domain(
     seed = (context.seed, _DOMAINS.index(domain))
 
     def train() -> Factors:
-        with own_stream(context.device), context.progress.stage(stage, config.epochs) as advance:
+        with own_stream(context.device), context.stage(stage, config.epochs) as advance:
             return pretrain(
                 interactions,
                 config,

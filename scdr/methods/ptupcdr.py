@@ -114,6 +114,7 @@ def fit(data: TrainingData, config: PtupcdrConfig, context: FitContext) -> Facto
             mapping,
             lambda: rating_losses(mapped, items, training, config.mapping.batch_size, generator),
             config.mapping,
+            generators=[generator],
             validation_rmse=rating_rmse(mapped, items, validation_rows(data, context.device)),
             advance=advance,
         )

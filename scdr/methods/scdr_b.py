@@ -169,7 +169,7 @@ def _factors(
     sweeps = config.sweeps_over(len(ratings)) * (2 if config.dimension else 1)
     with (
         context.progress.timed("pretrain"),
-        context.progress.stage(f"pretrain {domain}", sweeps) as advance,
+        context.stage(f"pretrain {domain}", sweeps) as advance,
     ):
         return fit_factors(
             ratings, config, seed=context.seed, threads=context.threads, advance=advance

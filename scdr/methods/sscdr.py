@@ -94,6 +94,7 @@ def fit(data: TrainingData, config: SscdrConfig, context: FitContext) -> FactorP
             mapping,
             losses,
             config.mapping,
+            generators=[generator, draws],
             validation_rmse=rating_rmse(
                 lambda some: mapping(vectors[some]), items, validation_rows(data, context.device)
             ),

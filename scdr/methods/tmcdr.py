@@ -106,6 +106,7 @@ def fit(data: TrainingData, config: TmcdrConfig, context: FitContext) -> FactorP
             mapping,
             losses,
             config.mapping,
+            generators=[generator],
             validation_rmse=rating_rmse(
                 lambda some: mapping(vectors[some]), items, validation_rows(data, context.device)
             ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +30,14 @@ class DenseAdamEpoch:
         for table in self._tables:
             table.grad = torch.zeros_like(table)
         self._optimizer = torch.optim.Adam(self._tables, fused=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The moments of the tables, as torch.optim gives them."""
+        return self._optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._optimizer.load_state_dict(state)
 
     @torch.no_grad()
     @one_thread()

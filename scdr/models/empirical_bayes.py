@@ -32,7 +32,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.sparse import csr_array
 
+from scdr.checkpoints import Stage
 from scdr.data import Interactions
 from scdr.hyperparameters import STRICT, Count, PositiveCount
 from scdr.models.moments import (
@@ -129,6 +130,17 @@ class EmpiricalBayes:
         floor = 1e-6 * self.variance
         self.noise = max(squared_error / max(self._by_user.total, 1), floor)
         return float(np.sqrt(self.noise))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that sweeps change."""
+        sides = {"users": self.users.state_dict(), "items": self.items.state_dict()}
+        return {"noise": self.noise, **sides}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave for the same ratings."""
+        self.noise = state["noise"]
+        self.users = Moments.from_state(state["users"])
+        self.items = Moments.from_state(state["items"])
 
     def start_factors(self, biases: EmpiricalBayes, seed: int) -> None:
         """Take over a fitted model without factors, and item factors from its residuals."""
@@ -232,21 +244,23 @@ def fit_factors(
         config: hyper-parameters.
         seed: of the start of the search for singular vectors.
         threads: cores to use; results do not depend on it.
-        advance: told of each sweep's `loss`, the root mean squared error expected.
+        advance: told of each sweep's `loss`, the root mean squared error expected; a `Stage` also
+            keeps checkpoints.
     """
     sweeps = config.sweeps_over(len(ratings))
+    stage = Stage.of(advance)
     biases = EmpiricalBayes(ratings, 0, threads=threads)
-    for _ in range(sweeps):
-        loss = biases.sweep(learn_priors=True)
-        advance(loss=loss)
-    if not config.dimension:
-        return biases
     model = EmpiricalBayes(ratings, config.dimension, threads=threads)
-    model.start_factors(biases, seed)
-    for sweep in range(sweeps):
-        loss = model.sweep(learn_priors=sweep >= _FIXED_SWEEPS)
-        advance(loss=loss)
-    return model
+    total = 2 * sweeps if config.dimension else sweeps
+    for sweep in stage.epochs(total, {"biases": biases, "model": model}):
+        if sweep < sweeps:
+            loss = biases.sweep(learn_priors=True)
+        else:
+            if sweep == sweeps:
+                model.start_factors(biases, seed)
+            loss = model.sweep(learn_priors=sweep >= sweeps + _FIXED_SWEEPS)
+        stage(loss=loss)
+    return model if config.dimension else biases
 
 
 class _Ratings:

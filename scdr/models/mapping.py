@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -11,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from scdr.checkpoints import Stage
 from scdr.errors import DivergenceError
 from scdr.hyperparameters import (
     STRICT,
@@ -21,6 +21,7 @@ from scdr.hyperparameters import (
     Real,
     SearchSpace,
 )
+from scdr.models.best import BestEpoch
 from scdr.models.factors import TargetItems
 from scdr.models.standardise import Standardisation
 from scdr.ops import mapping_sgd_epoch_
@@ -152,7 +153,7 @@ def train_mapping(
         config: hyper-parameters.
         seed: of the initial weights and of the order of the ratings.
         advance: told of each epoch: `loss`, the root mean squared (perturbed) error, and the
-            `validation` RMSE.
+            `validation` RMSE; a `Stage` also keeps checkpoints.
 
     Returns:
         The mapping, and source vectors `[U_s, d_source]` in which training users' rows are trained
@@ -180,8 +181,11 @@ def train_mapping(
     users, rated = row_user.int(), training.items.int()  # [n]
     residual = training.ratings - items.offsets[training.items]  # [n]
     item = items.vectors.contiguous()  # [I, d_target]
-    best = _Best(config, mapping, user)
-    for epoch in range(config.epochs):
+    weights = [user, *mapping.parameters()]
+    best = BestEpoch(weights, patience=config.patience, select=config.select)
+    parts = {"weights": weights, "adam": adam, "best": best, "shuffles": generator}
+    stage = Stage.of(advance)
+    for epoch in stage.epochs(config.epochs, parts, ended=lambda: best.ended):
         order = torch.randperm(len(residual), generator=generator).to(vectors.device)
         try:
             total = mapping_sgd_epoch_(
@@ -211,10 +215,9 @@ def train_mapping(
         values = {"loss": math.sqrt(float(total) / max(len(residual), 1))}
         if validation is not None and len(validation.ratings):
             values["validation"] = _rmse(mapping, vectors, items, validation)
-        advance(**values)
-        if best.stops_after(values.get("validation")):
-            break
-    user = best.restore()
+        best.judge(values.get("validation"))
+        stage(**values)
+    best.restore()
     vectors = vectors.index_copy(0, trained_users, user)
     with one_thread():
         return scale.fold_into(mapping), scale.undo(vectors)
@@ -233,36 +236,6 @@ def _rmse(mapping: nn.Module, vectors: Tensor, items: TargetItems, rows: Mapping
     mapped = mapping(vectors[rows.users])  # [n, d_target]
     prediction = (mapped * items.vectors[rows.items]).sum(1) + items.offsets[rows.items]
     return float(((prediction - rows.ratings) ** 2).mean().sqrt())
-
-
-class _Best:
-    """Keeps the weights of the best epoch on validation users."""
-
-    def __init__(self, config: MappingConfig, mapping: nn.Module, user: Tensor) -> None:
-        self.config, self.mapping, self.user = config, mapping, user
-        self.rmse = math.inf
-        self.waited = 0
-        self.kept: tuple[dict[str, Tensor], Tensor] | None = None
-
-    def stops_after(self, rmse: float | None) -> bool:
-        if rmse is None or self.config.select == "last":
-            return False
-        if rmse < self.rmse:
-            self.rmse, self.waited = rmse, 0
-            self.kept = (
-                copy.deepcopy(self.mapping.state_dict()),
-                self.user.clone(),
-            )
-        else:
-            self.waited += 1
-        return self.waited >= self.config.patience
-
-    def restore(self) -> Tensor:
-        """Put the kept weights back; the user vectors `[T, d_source]` that go with them."""
-        if self.kept is None:
-            return self.user
-        self.mapping.load_state_dict(self.kept[0])
-        return self.kept[1]
 
 
 def _torch_seed(seed: tuple[int, ...]) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scdr.checkpoints import Stage
 from scdr.data import Interactions
 from scdr.errors import DivergenceError
 from scdr.hyperparameters import (
@@ -130,7 +131,8 @@ def pretrain(
         config: hyper-parameters.
         seed: of the initial factors and of the order of the ratings.
         device: where to train.
-        advance: told of each epoch and its `loss`, the root mean squared (perturbed) error.
+        advance: told of each epoch and its `loss`, the root mean squared (perturbed) error; a
+            `Stage` also keeps checkpoints.
         stage: name of this training in error messages.
         between_slices: called about ten times a second within an epoch; may raise to end it.
 
@@ -161,8 +163,12 @@ def pretrain(
             item_bias=factors.item_bias,
         )
     dense = config.optimizer == "dense_adam"
-    train_epoch = DenseAdamEpoch(factors) if dense else partial(mf_sgd_epoch_, adam=adam)
-    for epoch in range(config.epochs):
+    dense_epoch = DenseAdamEpoch(factors) if dense else None
+    train_epoch = dense_epoch or partial(mf_sgd_epoch_, adam=adam)
+    tables = [factors.user, factors.item, factors.user_bias, factors.item_bias]
+    parts = {"tables": tables, "adam": adam, "dense_adam": dense_epoch, "shuffles": shuffles}
+    epochs = Stage.of(advance)
+    for epoch in epochs.epochs(config.epochs, parts):
         order = torch.randperm(len(interactions), generator=shuffles, dtype=torch.int32).to(device)
         sharp = epoch >= config.epochs - config.sharp_epochs
         try:
@@ -197,7 +203,7 @@ def pretrain(
                 where=f"{stage}, epoch {epoch + 1} of {config.epochs}",
                 fix="lower --pretrain.learning-rate or --pretrain.radius",
             ) from error
-        advance(loss=float(squared_error / max(len(interactions), 1)) ** 0.5)
+        epochs(loss=float(squared_error / max(len(interactions), 1)) ** 0.5)
     return factors
 
 

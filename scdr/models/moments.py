@@ -7,7 +7,7 @@ along many rows at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,17 @@ class Moments:
         one[0, 0] = 1.0
         packed = one[np.triu_indices(len(one))].astype(np.float32)
         return cls(np.tile(packed, (len(prior.group), 1)), prior)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Moments:
+        """What gave this `state_dict`."""
+        return cls(state["packed"], Prior(**state["prior"]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, as named arrays."""
+        names = ("covariance", "group", "mean")
+        prior = {name: getattr(self.prior, name) for name in names}
+        return {"packed": self.packed, "prior": prior}
 
     @property
     def width(self) -> int:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from scdr.checkpoints import Stage
 from scdr.errors import DivergenceError
 from scdr.hyperparameters import (
     STRICT,
@@ -20,6 +22,7 @@ from scdr.hyperparameters import (
     Real,
     SearchSpace,
 )
+from scdr.models.best import BestEpoch
 from scdr.models.factors import TargetItems
 from scdr.models.mapping import MappingRows
 from scdr.ops.threads import one_thread
@@ -60,6 +63,7 @@ def train_network(
     batch_losses: Callable[[], Iterator[Tensor]],
     config: NetworkTrainingConfig,
     *,
+    generators: Sequence[torch.Generator | np.random.Generator],
     validation_rmse: Callable[[], float] | None,
     advance: Advance,
 ) -> None:
@@ -70,9 +74,11 @@ def train_network(
         batch_losses: called once an epoch; yields the losses of its batches one by one, each `[]`
             and computed with the weights of that moment.
         config: hyper-parameters.
+        generators: all that `batch_losses` draws from; a resumed run finds them as they were.
         validation_rmse: error of the network as it is on validation users, called after each epoch;
             None where there are none: the last epoch is kept.
-        advance: told of each epoch: `objective`, the mean over its batches, and `validation`.
+        advance: told of each epoch: `objective`, the mean over its batches, and `validation`; a
+            `Stage` also keeps checkpoints.
 
     Raises:
         DivergenceError: the loss or a weight left the finite numbers.
@@ -83,9 +89,15 @@ def train_network(
     optimizer = kind(
         parameters, lr=config.learning_rate, weight_decay=2 * config.weight_decay, fused=True
     )
-    lowest, waited = math.inf, 0
-    kept: list[Tensor] = []
-    for epoch in range(config.epochs):
+    best = BestEpoch(parameters, patience=config.patience, select=config.select)
+    parts = {
+        "weights": parameters,
+        "optimizer": optimizer,
+        "best": best,
+        "generators": list(generators),
+    }
+    stage = Stage.of(advance)
+    for epoch in stage.epochs(config.epochs, parts, ended=lambda: best.ended):
         losses = []
         for loss in batch_losses():
             optimizer.zero_grad(set_to_none=True)
@@ -102,23 +114,13 @@ def train_network(
                 where=f"mapping, epoch {epoch + 1} of {config.epochs}",
                 fix="lower --mapping.learning-rate or --mapping.clip-norm",
             )
-        if validation_rmse is None:
-            advance(objective=mean)
-            continue
-        rmse = validation_rmse()
-        advance(objective=mean, validation=rmse)
-        if config.select == "last":
-            continue
-        if rmse < lowest:
-            lowest, waited = rmse, 0
-            kept = [parameter.detach().clone() for parameter in parameters]
-        else:
-            waited += 1
-            if waited >= config.patience:
-                break
+        values = {"objective": mean}
+        if validation_rmse is not None:
+            values["validation"] = validation_rmse()
+        best.judge(values.get("validation"))
+        stage(**values)
     network.requires_grad_(False)
-    for parameter, value in zip(parameters, kept, strict=False):
-        parameter.copy_(value)
+    best.restore()
 
 
 def rating_errors(mapped: Tensor, items: TargetItems, rows: MappingRows, some: Tensor) -> Tensor:

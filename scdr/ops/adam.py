@@ -59,6 +59,17 @@ class AdamState:
             eps=eps,
         )
 
+    def state_dict(self) -> dict[str, Any]:
+        """What changes from batch to batch; the moments are those tensors themselves."""
+        return {"first": self.first, "second": self.second, "step": self.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave for tables of the same names and shapes."""
+        for name in self.first:
+            self.first[name].copy_(state["first"][name])
+            self.second[name].copy_(state["second"][name])
+        self.step = state["step"]
+
 
 def native_arguments(
     adam: AdamState | None, tables: Iterable[str]

@@ -33,6 +33,7 @@ def test_finds_a_linear_map(kind: str) -> None:
         mapping,
         lambda: vector_losses(mapping, source, source @ truth, config, generator),
         config,
+        generators=[generator],
         validation_rmse=None,
         advance=silent,
     )

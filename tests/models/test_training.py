@@ -36,7 +36,7 @@ def test_the_epoch_of_the_lowest_validation_error_is_kept() -> None:
         return abs(seen[-1] - 7)
 
     config = NetworkTrainingConfig(epochs=50, optimizer="sgd", learning_rate=1.0, patience=2)
-    train_network(network, losses, config, validation_rmse=error, advance=silent)
+    train_network(network, losses, config, generators=[], validation_rmse=error, advance=silent)
     assert seen == [9, 8, 7, 6, 5]
     assert float(network.weight) == 7
     assert not network.weight.requires_grad
@@ -47,7 +47,12 @@ def test_the_last_epoch_is_kept_without_validation_users(select: str) -> None:
     network = One(0.0)
     config = NetworkTrainingConfig(epochs=3, optimizer="sgd", learning_rate=1.0, select=select)
     train_network(
-        network, lambda: iter([network.weight]), config, validation_rmse=None, advance=silent
+        network,
+        lambda: iter([network.weight]),
+        config,
+        generators=[],
+        validation_rmse=None,
+        advance=silent,
     )
     assert float(network.weight) == -3
 
@@ -58,7 +63,12 @@ def test_weight_decay_and_clipping_by_hand() -> None:
         epochs=1, optimizer="sgd", learning_rate=0.1, weight_decay=0.5, clip_norm=3.0
     )
     train_network(
-        network, lambda: iter([100 * network.weight]), config, validation_rmse=None, advance=silent
+        network,
+        lambda: iter([100 * network.weight]),
+        config,
+        generators=[],
+        validation_rmse=None,
+        advance=silent,
     )
     # The gradient of the loss clipped to 3, and 2 * 0.5 * 2 of the penalty.
     assert float(network.weight) == pytest.approx(2 - 0.1 * (3 + 2))
@@ -72,7 +82,7 @@ def test_divergence_names_the_epoch_and_what_to_lower() -> None:
         yield network.weight**2 * 1e20
 
     with pytest.raises(DivergenceError, match=r"mapping, epoch 1 of 9.*learning-rate"):
-        train_network(network, losses, config, validation_rmse=None, advance=silent)
+        train_network(network, losses, config, generators=[], validation_rmse=None, advance=silent)
 
 
 def test_rating_rmse_by_hand() -> None:
