@@ -249,8 +249,7 @@ def _write_folder(
     known = split.training.target.ratings
     predictor.save(
         folder / "model.safetensors",
-        user_ids=loaded.domains.source.user_ids,
-        item_ids=loaded.domains.target.item_ids,
+        domains=loaded.domains,
         metadata={
             "method": settings.run.method,
             "rating_range": [float(known.min()), float(known.max())],

@@ -1,17 +1,14 @@
 """An attacker who changes some of a user's source ratings, after which the user is folded in again.
 
-The fold-in is a ridge regression of the user's source ratings on the source items:
-
-    u = argmin sum_j (t_j - <u, y_j>)^2 + u' L u = A^-1 sum_j t_j y_j,  A = sum_j y_j y_j' + L
-
-with `t_j = r_j - offset - b_j`, y_j the item factors and a one for the user bias, L diagonal. So a
-rating changed by x moves the user's vector by `x A^-1 y_j`.
+The fold-in is the ridge regression of `scdr.models.fold_in`. In its letters, a rating changed by x
+moves the user's vector by `x A^-1 y_j`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,10 +16,8 @@ from scdr.analysis.rating_errors import RatingErrors
 from scdr.analysis.robustness import mean_errors
 from scdr.data import Interactions
 from scdr.models import Factors
+from scdr.models.fold_in import Histories, RidgeFoldIn
 from scdr.ops.threads import one_thread
-
-_RATINGS_AT_ONCE = 16_384
-"""Ratings whose d x d matrices are in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,45 +135,30 @@ class _FoldIn:
         user_penalty: float,
         user_bias_penalty: float,
     ) -> _FoldIn:
-        penalties = torch.full((factors.item.shape[1],), user_penalty, dtype=torch.float64)
-        item = factors.item.double().cpu()
-        known = torch.full((len(item),), factors.offset, dtype=torch.float64)
-        if factors.item_bias is not None:
-            item = torch.cat([item, item.new_ones(len(item), 1)], dim=1)
-            penalties = torch.cat([penalties, penalties.new_full((1,), user_bias_penalty)])
-            known = known + factors.item_bias.double().cpu()
-        for name, penalty in (
-            ("user_penalty", user_penalty),
-            ("user_bias_penalty", user_bias_penalty),
-        ):
-            if not penalty > 0:
-                raise ValueError(f"{name} is {penalty}; it must be positive")
-        if item.shape[1] != errors.vectors.shape[1] or len(item) != source.n_items:
+        ridge = RidgeFoldIn.of(
+            factors, user_penalty=user_penalty, user_bias_penalty=user_bias_penalty
+        )
+        if ridge.items.shape[1] != errors.vectors.shape[1] or len(ridge.items) != source.n_items:
             raise ValueError(
-                f"factors has {len(item)} items of width {item.shape[1]}; the source has "
-                f"{source.n_items} items, the method's source vectors width "
+                f"factors has {len(ridge.items)} items of width {ridge.items.shape[1]}; the source "
+                f"has {source.n_items} items, the method's source vectors width "
                 f"{errors.vectors.shape[1]}"
             )
-        distinct = torch.unique(errors.users.cpu())
-        place = torch.full((source.n_users,), -1)
-        place[distinct] = torch.arange(len(distinct))
-        owner = place[torch.from_numpy(source.users).long()]
-        mine = owner >= 0
-        user = owner[mine]  # [J]
-        if len(torch.unique(user)) < len(distinct):
+        histories = Histories.of(source, torch.unique(errors.users.cpu()).numpy())
+        if not histories.counts.all():
             raise ValueError("source has no rating of some of the users")
-        which = torch.from_numpy(source.items).long()[mine]
-        vectors, ratings = item[which], torch.from_numpy(source.ratings).double()[mine]
-        gram = torch.diag(penalties).repeat(len(distinct), 1, 1)
-        parts = torch.arange(len(user)).split(_RATINGS_AT_ONCE)
-        for some in parts:
-            gram.index_add_(0, user[some], vectors[some, :, None] * vectors[some, None])
-        influence = torch.cat(
-            [torch.linalg.solve(gram[user[some]], vectors[some]) for some in parts]
-        )  # [J, d]
-        users = torch.zeros(len(distinct), item.shape[1], dtype=torch.float64)
-        users.index_add_(0, user, influence * (ratings - known[which])[:, None])
-        return cls(users, user, ratings, influence)
+        parts = [
+            np.linalg.solve(ridge.systems(part)[part.users], ridge.items[part.items][:, :, None])
+            for part in histories.parts()
+        ]
+        influence = np.concatenate(parts)[:, :, 0]  # [J, d]
+        residuals = histories.ratings - ridge.known[histories.items]
+        return cls(
+            torch.from_numpy(histories.sums(influence * residuals[:, None])),
+            torch.from_numpy(histories.users),
+            torch.from_numpy(histories.ratings),
+            torch.from_numpy(influence),
+        )
 
 
 def _largest_of_each(values: Tensor, group: Tensor, groups: int) -> Tensor:

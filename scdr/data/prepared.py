@@ -7,16 +7,16 @@ a SHA-256 of the whole file, taken with the digest's own place filled with zeros
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
-import re
 from pathlib import Path
 
 import numpy as np
 import orjson
 import polars as pl
 
+from scdr.checksum import seal as seal_data
+from scdr.checksum import why_damaged
 from scdr.data.checking import ReadReport
 from scdr.data.formats import AUTO
 from scdr.data.interactions import Interactions
@@ -26,20 +26,16 @@ from scdr.errors import InputError
 FORMAT = "prepared"
 REPORT_KEY = "scdr.domain"
 DIGEST_KEY = "scdr.sha256"
-UNSEALED = "sha256=" + 64 * "0"
 COLUMNS = ("users", "items", "ratings", "times", "user_ids", "item_ids")
 
-_DIGEST = re.compile(rb"sha256=([0-9a-f]{64})")
 _FOOTER_BYTES = 1 << 20
-_HASHED_AT_ONCE = 1 << 24
 
 
 def seal(path: Path) -> None:
     """Write a file's digest over ``UNSEALED`` in its footer, and all of it to the disk."""
     with path.open("r+b") as file:
         with mmap.mmap(file.fileno(), 0) as data:
-            place = data.rfind(UNSEALED.encode()) + len("sha256=")
-            data[place : place + 64] = _digest(data, place).encode()
+            seal_data(data, max(0, len(data) - _FOOTER_BYTES))
             data.flush()
         os.fsync(file.fileno())
 
@@ -69,12 +65,9 @@ def load_prepared(path: Path) -> tuple[Interactions, ReadReport]:
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            found = list(_DIGEST.finditer(data, max(0, len(data) - _FOOTER_BYTES)))
-            if not found:
-                raise _damaged(path, "it holds no checksum")
-            sealed = len(found) == 1 and found[0][1].decode() == _digest(data, found[0].start(1))
-        if not sealed:
-            raise _damaged(path, "its checksum does not match")
+            why = why_damaged(data, max(0, len(data) - _FOOTER_BYTES))
+        if why:
+            raise _damaged(path, why)
         report = orjson.loads(pl.read_parquet_metadata(path)[REPORT_KEY])
         table = pl.read_parquet(path, columns=list(COLUMNS)).rechunk()
     except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
@@ -92,18 +85,6 @@ def load_prepared(path: Path) -> tuple[Interactions, ReadReport]:
 
 def _vocabulary(column: pl.Series) -> np.ndarray:
     return column.drop_nulls().to_numpy().astype(object, copy=False)
-
-
-def _digest(data: mmap.mmap, place: int) -> str:
-    """SHA-256 with zeros for the 64 digits at a place."""
-    digest = hashlib.sha256()
-    with memoryview(data) as view:
-        for first, last in ((0, place), (place + 64, len(view))):
-            for start in range(first, last, _HASHED_AT_ONCE):
-                digest.update(view[start : min(start + _HASHED_AT_ONCE, last)])
-            if first == 0:
-                digest.update(64 * b"0")
-    return digest.hexdigest()
 
 
 def _damaged(path: Path, why: str) -> InputError:

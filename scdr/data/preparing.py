@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +20,11 @@ import orjson
 import polars as pl
 
 from scdr._C import k_core as native_k_core
+from scdr.checksum import UNSEALED
 from scdr.data.checking import ReadReport, RowCheck
 from scdr.data.columns import Columns
 from scdr.data.formats import AUTO, check_format
-from scdr.data.prepared import COLUMNS, DIGEST_KEY, REPORT_KEY, UNSEALED, is_prepared, seal
+from scdr.data.prepared import COLUMNS, DIGEST_KEY, REPORT_KEY, is_prepared, seal
 from scdr.data.reading import EXAMPLES, empty_core, file_batches
 from scdr.data.text import Progress
 from scdr.device import available_threads
@@ -149,9 +150,9 @@ def prepare_domain(
         format, batches = file_batches(source, format, columns, progress)
         _write_parts((check.sound(batch) for batch in batches), work, out)
         check.finish()
-        with writing_domain(out), _database(work) as database:
+        with writing_domain(out), database(work) as connection:
             step = advance or (lambda: None)
-            total, clean = _clean(database)
+            total, clean = _clean(connection)
             step()
             report = ReadReport(
                 path=str(out),
@@ -163,11 +164,11 @@ def prepare_domain(
                 interactions_before_core=clean,
                 core=core,
             )
-            if not _take_core(database, core, work):
+            if not _take_core(connection, core, work):
                 raise empty_core(core, clean, str(source))
             step()
-            _write_domain(database, report, work / "domain")
-            users, items, ratings = (_count(database, t) for t in ("users", "items", "ratings"))
+            _write_domain(connection, report, work / "domain")
+            users, items, ratings = (_count(connection, t) for t in ("users", "items", "ratings"))
             rejected = out.with_suffix(".rejected.csv")
             rejected.unlink(missing_ok=True)
             if check.rejected:
@@ -193,8 +194,13 @@ def _workspace(out: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
+def writing_domain(out: Path) -> AbstractContextManager[None]:
+    """`writing_file` for a domain."""
+    return writing_file(out, "domain", space="the unpacked ratings")
+
+
 @contextmanager
-def writing_domain(out: Path) -> Iterator[None]:
+def writing_file(out: Path, what: str, *, space: str = "as much as is read") -> Iterator[None]:
     """Turn what the disk or DuckDB says while ``out`` is written into one line.
 
     Raises:
@@ -207,14 +213,14 @@ def writing_domain(out: Path) -> Iterator[None]:
     except (OSError, duckdb.Error, pl.exceptions.PolarsError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise InputError(
-            f"the domain can't be written: {reason}",
+            f"the {what} can't be written: {reason}",
             where=str(out),
-            fix="give a place that can be written to, with space for the unpacked ratings",
+            fix=f"give a place that can be written to, with space for {space}",
         ) from error
 
 
 @contextmanager
-def _database(work: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def database(work: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A database over the parts, within its memory limit."""
     import duckdb
 
@@ -223,10 +229,10 @@ def _database(work: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         "temp_directory": str(work / "spill"),
         "threads": min(available_threads(), DUCKDB_THREADS),
     }
-    with duckdb.connect(str(work / "database"), config=settings) as database:
-        database.execute("SET enable_progress_bar = false")
-        database.read_parquet(str(work / "part-*.parquet")).create_view("parts")
-        yield database
+    with duckdb.connect(str(work / "database"), config=settings) as connection:
+        connection.execute("SET enable_progress_bar = false")
+        connection.read_parquet(str(work / "part-*.parquet")).create_view("parts")
+        yield connection
 
 
 def _write_parts(frames: Iterator[pl.DataFrame], work: Path, out: Path) -> None:

@@ -9,26 +9,24 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import orjson
-import safetensors
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from scdr.checkpoints import Checkpoints, Stage
-from scdr.data import Interactions, TrainingData, source_users
-from scdr.errors import InputError
+from scdr.data import CrossDomain, Interactions, TrainingData, source_users
 from scdr.hyperparameters import SearchSpace
-from scdr.methods.saving import describe, restore
+from scdr.methods.model_file import ids_from_tensor, ids_to_tensor, read_model, write_model
+from scdr.methods.saving import describe, describe_fold_in, restore, restore_fold_in
 from scdr.models import Biases, Factors, PretrainConfig, TargetItems, fit_biases
+from scdr.models.fold_in import FoldIn, Histories
 from scdr.models.mapping import MappingRows
 from scdr.models.personal import PersonalMapping
 from scdr.models.rating_distribution import Optimise, RatingDistribution
 from scdr.ops.threads import one_thread
 from scdr.progress import Progress
 
-_PREFIX = "mapping."
+_MAPPING, _FOLD_IN = "mapping.", "fold_in."
 
 UNKNOWN = -1
 """Index of a user or item of which nothing is known."""
@@ -111,6 +109,25 @@ class FitContext:
 
 
 @dataclass(frozen=True)
+class TargetUsers:
+    """The users of the target who have training ratings there.
+
+    Attributes:
+        users: int64 `[K]`, which users, ascending.
+        vectors: float32 `[K, d_target]`: what stands in place of a mapped source vector.
+    """
+
+    users: NDArray[np.int64]
+    vectors: Tensor
+
+    @classmethod
+    def of(cls, vectors: Tensor, training: Interactions) -> TargetUsers:
+        """Those with a row in `training`, of vectors `[U_t, d_target]` of all."""
+        users = np.unique(training.users).astype(np.int64)
+        return cls(users, vectors[torch.from_numpy(users).to(vectors.device)])
+
+
+@dataclass(frozen=True)
 class FactorPredictor:
     """A fitted method: a vector for each source user, a mapping, and the target items.
 
@@ -124,6 +141,9 @@ class FactorPredictor:
         items: target items, the last one standing for an item never seen.
         distribution: of a rating around its linear prediction; None where the method has none.
         optimise: which point of the distribution to predict.
+        fold_in: what makes source vectors of the histories of users whom training has not seen;
+            None where the method has no place for them.
+        target_users: users of the target and their own vectors; None where there are none.
     """
 
     source_vectors: Tensor
@@ -131,6 +151,8 @@ class FactorPredictor:
     items: TargetItems
     distribution: RatingDistribution | None = None
     optimise: Optimise = "rmse"
+    fold_in: FoldIn | None = None
+    target_users: TargetUsers | None = None
 
     def predict(
         self,
@@ -227,46 +249,60 @@ class FactorPredictor:
         mapped: Tensor = self.mapping(vectors, users) if personal else self.mapping(vectors)
         return mapped
 
-    def save(
-        self,
-        path: Path,
-        *,
-        user_ids: NDArray[np.object_],
-        item_ids: NDArray[np.object_],
-        metadata: Mapping[str, Any],
-    ) -> None:
-        """Write everything that predictions need as safetensors, metadata as JSON in its header.
+    @one_thread()
+    @torch.no_grad()
+    def fold_in_vectors(self, histories: Histories) -> Tensor:
+        """`f_U` of the source vectors that histories give, `[K, d_target]`.
+
+        A user's own bridge is made of the history too.
+
+        Raises:
+            ValueError: the method can't fold users in.
+        """
+        if self.fold_in is None:
+            raise ValueError("this method has no place for users whom training has not seen")
+        vectors = torch.from_numpy(self.fold_in.vectors(histories)).to(self.source_vectors.device)
+        if isinstance(self.mapping, PersonalMapping):
+            return self.mapping.map_new(vectors, histories)
+        return vectors if self.mapping is None else self.mapping(vectors)
+
+    def save(self, path: Path, *, domains: CrossDomain, metadata: Mapping[str, Any]) -> None:
+        """Write everything that predictions need as safetensors, with a checksum.
 
         Args:
             path: file to write.
-            user_ids: ids of the source users `[U_s]`.
-            item_ids: ids of the target items `[I]`.
+            domains: the pair the method was fitted on, for the ids of its users and items.
             metadata: anything JSON holds.
 
         Raises:
-            TypeError: a mapping of a kind that can't be saved.
+            TypeError: a mapping or a fold-in of a kind that can't be saved.
         """
         tensors = {
-            "user_ids": _bytes_of(user_ids),
-            "item_ids": _bytes_of(item_ids),
+            "user_ids": ids_to_tensor(domains.source.user_ids),
+            "item_ids": ids_to_tensor(domains.target.item_ids),
             "source_vectors": self.source_vectors,
             "items.vectors": self.items.vectors,
             "items.offsets": self.items.offsets,
             "items.priors": self.items.priors,
         }
-        description, weights = describe(self.mapping)
-        tensors |= {_PREFIX + name: value for name, value in weights.items()}
+        mapping, weights = describe(self.mapping)
+        tensors |= {_MAPPING + name: value for name, value in weights.items()}
+        fold_in, arrays = describe_fold_in(self.fold_in)
+        tensors |= {_FOLD_IN + name: torch.from_numpy(value) for name, value in arrays.items()}
+        if self.fold_in is not None:
+            tensors["source_item_ids"] = ids_to_tensor(domains.source.item_ids)
+        if self.target_users is not None:
+            ids = domains.target.user_ids[self.target_users.users]
+            tensors["target_user_ids"] = ids_to_tensor(ids)
+            tensors["target_vectors"] = self.target_users.vectors
         header = {
             "metadata": dict(metadata),
-            "mapping": description,
+            "mapping": mapping,
+            "fold_in": fold_in,
             "distribution": self.distribution,
             "optimise": self.optimise,
         }
-        apart = {
-            name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
-        }
-        data = serialise(apart, metadata={"scdr": _json(header)})
-        path.write_bytes(data)
+        write_model(path, header, tensors)
 
     @classmethod
     def load(cls, path: Path) -> SavedModel:
@@ -275,35 +311,36 @@ class FactorPredictor:
         Raises:
             InputError: the file is missing, damaged or not a model of this package.
         """
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                header = orjson.loads((file.metadata() or {})["scdr"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, KeyError, safetensors.SafetensorError, orjson.JSONDecodeError) as error:
-            raise InputError(
-                f"not a readable scdr model: {error}",
-                where=str(path),
-                fix="give the model.safetensors of a finished run",
-            ) from error
-        items = TargetItems(
-            tensors["items.vectors"], tensors["items.offsets"], tensors["items.priors"]
-        )
-        weights = {
-            name.removeprefix(_PREFIX): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(_PREFIX)
-        }
-        mapping = restore(header["mapping"], weights)
-        return SavedModel(
-            predictor=cls(
-                tensors["source_vectors"],
-                mapping,
-                items,
-                _restore_distribution(header["distribution"]),
-                header["optimise"],
+        header, tensors = read_model(path)
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {
+                name.removeprefix(prefix): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(prefix)
+            }
+
+        def ids(name: str) -> NDArray[np.object_]:
+            return ids_from_tensor(tensors[name]) if name in tensors else np.zeros(0, dtype=object)
+
+        own = tensors.get("target_vectors")
+        predictor = cls(
+            source_vectors=tensors["source_vectors"],
+            mapping=restore(header["mapping"], under(_MAPPING)),
+            items=TargetItems(
+                tensors["items.vectors"], tensors["items.offsets"], tensors["items.priors"]
             ),
-            user_ids=_ids_of(tensors["user_ids"]),
-            item_ids=_ids_of(tensors["item_ids"]),
+            distribution=_restore_distribution(header["distribution"]),
+            optimise=header["optimise"],
+            fold_in=restore_fold_in(header["fold_in"], under(_FOLD_IN)),
+            target_users=None if own is None else TargetUsers(np.arange(len(own)), own),
+        )
+        return SavedModel(
+            predictor=predictor,
+            user_ids=ids("user_ids"),
+            item_ids=ids("item_ids"),
+            source_item_ids=ids("source_item_ids"),
+            target_user_ids=ids("target_user_ids"),
             metadata=header["metadata"],
         )
 
@@ -316,12 +353,16 @@ class SavedModel:
         predictor: the fitted method.
         user_ids: ids of the source users `[U_s]`.
         item_ids: ids of the target items `[I]`.
+        source_item_ids: ids of the source items `[I_s]`; none where users can't be folded in.
+        target_user_ids: ids of `predictor.target_users`, `[K]`.
         metadata: as given to `save`.
     """
 
     predictor: FactorPredictor
     user_ids: NDArray[np.object_]
     item_ids: NDArray[np.object_]
+    source_item_ids: NDArray[np.object_]
+    target_user_ids: NDArray[np.object_]
     metadata: dict[str, Any]
 
 
@@ -372,19 +413,6 @@ def _rows_of(
         items=torch.from_numpy(rows.items.astype(np.int64)).to(device),
         ratings=torch.from_numpy(rows.ratings).to(device),
     )
-
-
-def _bytes_of(ids: NDArray[np.object_]) -> Tensor:
-    """Ids as the bytes of a JSON list, the one form that keeps any string in a tensor file."""
-    return torch.frombuffer(bytearray(orjson.dumps(ids.tolist())), dtype=torch.uint8)
-
-
-def _ids_of(data: Tensor) -> NDArray[np.object_]:
-    return np.array(orjson.loads(data.numpy().tobytes()), dtype=object)
-
-
-def _json(values: dict[str, Any]) -> str:
-    return orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
 def _restore_distribution(values: dict[str, Any] | None) -> RatingDistribution | None:

@@ -31,11 +31,13 @@ from scdr.methods.base import (
     FactorPredictor,
     FitContext,
     Method,
+    TargetUsers,
     training_rows,
     validation_rows,
 )
 from scdr.methods.pretraining import pretrain_domains
 from scdr.models import PretrainConfig, target_items
+from scdr.models.fold_in import RidgeFoldIn
 from scdr.models.mapping import tanh_mlp
 from scdr.models.mf import PAPER_PRETRAIN, PRETRAIN_SPACE
 from scdr.models.standardise import Standardisation
@@ -131,7 +133,13 @@ def fit(data: TrainingData, config: ClcdrConfig, context: FitContext) -> FactorP
             ),
             advance=advance,
         )
-    return FactorPredictor(raw, scale.fold_into(mapping), items)
+    return FactorPredictor(
+        raw,
+        scale.fold_into(mapping),
+        items,
+        fold_in=RidgeFoldIn.as_pretrained(source, config.pretrain),
+        target_users=TargetUsers.of(target.user_vectors(), data.target),
+    )
 
 
 def user_contrast(mapped: Tensor, own: Tensor, config: ContrastiveConfig) -> Tensor:

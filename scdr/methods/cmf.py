@@ -13,12 +13,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from scdr.data import Interactions, TrainingData
 from scdr.hyperparameters import STRICT, within
-from scdr.methods.base import FactorPredictor, FitContext, Method
+from scdr.methods.base import FactorPredictor, FitContext, Method, TargetUsers
 from scdr.methods.pretraining import pretrain_domain
 from scdr.models import Factors, PretrainConfig, target_items
+from scdr.models.fold_in import RidgeFoldIn
 from scdr.models.mf import PAPER_PRETRAIN, PRETRAIN_SPACE
 
 
@@ -37,21 +40,45 @@ def fit(data: TrainingData, config: CmfConfig, context: FitContext) -> FactorPre
     Raises:
         DivergenceError: the factors left the finite numbers.
     """
-    joint, target_mean = joint_interactions(data, centred=config.pretrain.biases)
+    joint, means = joint_interactions(data, centred=config.pretrain.biases)
     with context.progress.timed("pretrain"):
         factors = pretrain_domain(joint, config.pretrain, context, "joint")
-    target = Factors(
-        user=factors.user,
-        item=factors.item[data.source.n_items :],
-        user_bias=factors.user_bias,
-        item_bias=None if factors.item_bias is None else factors.item_bias[data.source.n_items :],
-        offset=target_mean,
-    )
+
+    def domain(items: slice, mean: float) -> Factors:
+        bias = factors.item_bias
+        return replace(
+            factors,
+            item=factors.item[items],
+            item_bias=None if bias is None else bias[items],
+            offset=mean,
+        )
+
+    source = domain(slice(data.source.n_items), means[0])
+    target = domain(slice(data.source.n_items, None), means[1])
     items = target_items(target, data.target, keep_untrained=config.pretrain.keep_untrained)
-    return FactorPredictor(target.user_vectors()[: data.source.n_users].clone(), None, items)
+    vectors = factors.user_vectors()
+    own = vectors[torch.from_numpy(joint_users(data)).long().to(context.device)]
+    return FactorPredictor(
+        vectors[: data.source.n_users].clone(),
+        None,
+        items,
+        fold_in=RidgeFoldIn.as_pretrained(source, config.pretrain),
+        target_users=TargetUsers.of(own, data.target),
+    )
 
 
-def joint_interactions(data: TrainingData, *, centred: bool) -> tuple[Interactions, float]:
+def joint_users(data: TrainingData) -> NDArray[np.int32]:
+    """The user of the joint table that each target user is, int32 `[U_t]`."""
+    to_joint = np.full(data.target.n_users, -1, dtype=np.int32)
+    to_joint[data.train_pairs[:, 1]] = data.train_pairs[:, 0]
+    own = np.flatnonzero(to_joint < 0)
+    to_joint[own] = np.arange(data.source.n_users, data.source.n_users + len(own))
+    return to_joint
+
+
+def joint_interactions(
+    data: TrainingData, *, centred: bool
+) -> tuple[Interactions, tuple[float, float]]:
     """The rows of both domains over one table of users and one of items.
 
     Users are the source's, then the target's own in their order; items the source's, then the
@@ -62,13 +89,11 @@ def joint_interactions(data: TrainingData, *, centred: bool) -> tuple[Interactio
         centred: take off each domain's mean rating.
 
     Returns:
-        The rows, source first, and what was taken off those of the target.
+        The rows, source first, and what was taken off those of the source and of the target.
     """
     source, target = data.source, data.target
-    to_joint = np.full(target.n_users, -1, dtype=np.int32)
-    to_joint[data.train_pairs[:, 1]] = data.train_pairs[:, 0]
-    own = np.flatnonzero(to_joint < 0)
-    to_joint[own] = np.arange(source.n_users, source.n_users + len(own))
+    to_joint = joint_users(data)
+    own = to_joint >= source.n_users
     means = [float(rows.ratings.mean(dtype=np.float64)) * centred for rows in (source, target)]
     joint = Interactions(
         users=np.concatenate([source.users, to_joint[target.users]]),
@@ -83,7 +108,7 @@ def joint_interactions(data: TrainingData, *, centred: bool) -> tuple[Interactio
         user_ids=np.concatenate([source.user_ids, target.user_ids[own]]),
         item_ids=np.concatenate([source.item_ids, target.item_ids]),
     )
-    return joint, means[1]
+    return joint, (means[0], means[1])
 
 
 CMF = Method(

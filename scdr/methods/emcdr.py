@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from scdr.data import TrainingData
 from scdr.hyperparameters import STRICT, Count, Positive, PositiveCount, within
-from scdr.methods.base import FactorPredictor, FitContext, Method, validation_rows
+from scdr.methods.base import FactorPredictor, FitContext, Method, TargetUsers, validation_rows
 from scdr.methods.pretraining import pretrain_domains
 from scdr.models import PretrainConfig, target_items
+from scdr.models.fold_in import RidgeFoldIn
 from scdr.models.mapping import draw_linear, tanh_mlp
 from scdr.models.mf import DENSE_ADAM_PRETRAIN, PRETRAIN_SPACE
 from scdr.models.training import NETWORK_SPACE, NetworkTrainingConfig, rating_rmse, train_network
@@ -81,7 +82,13 @@ def fit(data: TrainingData, config: EmcdrConfig, context: FitContext) -> FactorP
             ),
             advance=advance,
         )
-    return FactorPredictor(vectors, mapping, items)
+    return FactorPredictor(
+        vectors,
+        mapping,
+        items,
+        fold_in=RidgeFoldIn.as_pretrained(source, config.pretrain),
+        target_users=TargetUsers.of(target.user_vectors(), data.target),
+    )
 
 
 def new_mapping(

@@ -34,11 +34,13 @@ from scdr.methods.base import (
     FactorPredictor,
     FitContext,
     Method,
+    TargetUsers,
     training_rows,
     validation_rows,
 )
 from scdr.methods.pretraining import pretrain_domains
 from scdr.models import PretrainConfig, TargetItems, target_items
+from scdr.models.fold_in import RidgeFoldIn
 from scdr.models.mapping import MappingRows
 from scdr.models.mf import DENSE_ADAM_PRETRAIN, PRETRAIN_SPACE
 from scdr.models.personal import PersonalMapping, liked_history
@@ -100,6 +102,7 @@ def fit(data: TrainingData, config: PtupcdrConfig, context: FitContext) -> Facto
         source_width=vectors.shape[1],
         target_width=items.vectors.shape[1],
         hidden=config.mapping.hidden,
+        liked_above=config.mapping.liked_above,
         zero_readout=config.mapping.zero_readout,
         generator=generator,
     )
@@ -118,7 +121,13 @@ def fit(data: TrainingData, config: PtupcdrConfig, context: FitContext) -> Facto
             validation_rmse=rating_rmse(mapped, items, validation_rows(data, context.device)),
             advance=advance,
         )
-    return FactorPredictor(vectors, mapping, items)
+    return FactorPredictor(
+        vectors,
+        mapping,
+        items,
+        fold_in=RidgeFoldIn.as_pretrained(source, config.pretrain),
+        target_users=TargetUsers.of(target.user_vectors(), data.target),
+    )
 
 
 def rating_losses(

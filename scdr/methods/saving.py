@@ -1,15 +1,20 @@
-"""A mapping as named tensors and a description in JSON, and back."""
+"""A mapping or a fold-in as named tensors and a description in JSON, and back."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from scdr.models.fold_in import FoldIn, RidgeFoldIn
 from scdr.models.personal import PersonalMapping
+from scdr.models.profile_fold_in import ProfileFoldIn
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+_FOLD_INS: dict[str, type[FoldIn]] = {"ridge": RidgeFoldIn, "profile": ProfileFoldIn}
 
 
 def describe(mapping: nn.Module | None) -> tuple[Any, dict[str, Tensor]]:
@@ -26,7 +31,8 @@ def describe(mapping: nn.Module | None) -> tuple[Any, dict[str, Tensor]]:
     """
     if isinstance(mapping, PersonalMapping):
         sizes = [mapping.source_width, mapping.target_width, mapping.hidden]
-        return {"personal": sizes}, dict(mapping.state_dict())
+        description = {"personal": sizes, "liked_above": mapping.liked_above}
+        return description, dict(mapping.state_dict())
     layers: list[list[Any]] = []
     tensors: dict[str, Tensor] = {}
     for index, layer in enumerate(_layers(mapping)):
@@ -56,6 +62,7 @@ def restore(description: Any, tensors: Mapping[str, Tensor]) -> nn.Module | None
             source_width=source_width,
             target_width=target_width,
             hidden=hidden,
+            liked_above=description["liked_above"],
         )
     else:
         layers = [
@@ -70,6 +77,32 @@ def restore(description: Any, tensors: Mapping[str, Tensor]) -> nn.Module | None
     if isinstance(mapping, nn.Sequential) and len(mapping) == 1:
         return mapping[0]
     return mapping
+
+
+def describe_fold_in(fold_in: FoldIn | None) -> tuple[Any, dict[str, NDArray[Any]]]:
+    """What `restore_fold_in` needs to make the fold-in again.
+
+    Returns:
+        A description that JSON holds, and arrays by name.
+
+    Raises:
+        TypeError: a fold-in of a kind that is not known here.
+    """
+    if fold_in is None:
+        return None, {}
+    names = [name for name, kind in _FOLD_INS.items() if type(fold_in) is kind]
+    if not names:
+        raise TypeError(f"a fold-in of type {type(fold_in).__name__} can't be saved")
+    values, arrays = fold_in.state()
+    return {"kind": names[0], "values": values}, arrays
+
+
+def restore_fold_in(description: Any, tensors: Mapping[str, Tensor]) -> FoldIn | None:
+    """The fold-in that `describe_fold_in` described."""
+    if description is None:
+        return None
+    arrays: dict[str, NDArray[Any]] = {n: np.asarray(t.numpy()) for n, t in tensors.items()}
+    return _FOLD_INS[description["kind"]].from_state(description["values"], arrays)
 
 
 def _layers(mapping: nn.Module | None) -> list[nn.Module]:

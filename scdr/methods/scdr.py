@@ -18,9 +18,17 @@ from dataclasses import dataclass, field, replace
 
 from scdr.data import TrainingData
 from scdr.hyperparameters import STRICT, within
-from scdr.methods.base import FactorPredictor, FitContext, Method, training_rows, validation_rows
+from scdr.methods.base import (
+    FactorPredictor,
+    FitContext,
+    Method,
+    TargetUsers,
+    training_rows,
+    validation_rows,
+)
 from scdr.methods.pretraining import pretrain_domains
 from scdr.models import MappingConfig, PretrainConfig, target_items, train_mapping
+from scdr.models.fold_in import RidgeFoldIn
 from scdr.models.mapping import MAPPING_SPACE, PAPER_MAPPING, SHARP_MAPPING_SPACE
 from scdr.models.mf import PAPER_PRETRAIN, PRETRAIN_SPACE, SHARP_PRETRAIN_SPACE
 
@@ -53,7 +61,13 @@ def fit(data: TrainingData, config: ScdrConfig, context: FitContext) -> FactorPr
             seed=(context.seed, 2),
             advance=advance,
         )
-    return FactorPredictor(source_vectors, mapping, items)
+    return FactorPredictor(
+        source_vectors,
+        mapping,
+        items,
+        fold_in=RidgeFoldIn.as_pretrained(source, config.pretrain),
+        target_users=TargetUsers.of(target.user_vectors(), data.target),
+    )
 
 
 _CITATION = "Zeng, Zhang, Zhang, Lu: Sharpness-Aware Cross-Domain Recommendation"

@@ -49,7 +49,7 @@ from scdr.hyperparameters import (
     SearchSpace,
     within,
 )
-from scdr.methods.base import FactorPredictor, FitContext, Method
+from scdr.methods.base import FactorPredictor, FitContext, Method, TargetUsers
 from scdr.models import TargetItems
 from scdr.models.bilinear_mapping import (
     BilinearRows,
@@ -58,11 +58,12 @@ from scdr.models.bilinear_mapping import (
     sharp_coefficients,
 )
 from scdr.models.empirical_bayes import EmpiricalBayes, FactorConfig, fit_factors
+from scdr.models.profile_fold_in import ProfileFoldIn
 from scdr.models.rating_distribution import (
     Optimise,
     fit_rating_distribution,
 )
-from scdr.models.user_profile import PROFILE, user_profiles
+from scdr.models.user_profile import PROFILE, UserProfiles
 from scdr.ops.threads import one_thread
 
 _INTERCEPT_PENALTY = 1e-3
@@ -125,7 +126,7 @@ def fit(data: TrainingData, config: ScdrBConfig, context: FitContext) -> FactorP
     source = _factors(data.source, config.factors, context, "source")
     target = _factors(data.target, config.factors, context, "target")
     with context.progress.timed("mapping"):
-        vectors = _user_vectors(data, source)  # [U_s, 7 + d]
+        vectors, fold_in = _user_vectors(data, source)  # [U_s, 7 + d]
         rows = _training_rows(data, target, vectors, config.mapping)
         candidates = _penalties(config.factors.dimension, config.mapping)
         with context.progress.stage("mapping", len(candidates) + 1) as advance:
@@ -160,6 +161,10 @@ def fit(data: TrainingData, config: ScdrBConfig, context: FitContext) -> FactorP
         ),
         distribution=distribution,
         optimise=config.optimise,
+        fold_in=fold_in,
+        target_users=TargetUsers.of(
+            torch.from_numpy(_own_vectors(target)).to(context.device), data.target
+        ),
     )
 
 
@@ -176,12 +181,23 @@ def _factors(
         )
 
 
-def _user_vectors(data: TrainingData, model: EmpiricalBayes) -> Tensor:
-    """Vectors z of all source users, `[U_s, 7 + d]`."""
+def _user_vectors(data: TrainingData, model: EmpiricalBayes) -> tuple[Tensor, ProfileFoldIn]:
+    """Vectors z of all source users, `[U_s, 7 + d]`, and what makes those of others."""
     known = np.concatenate([data.train_pairs[:, 0], data.validation_pairs[:, 0]])
-    profiles = user_profiles(data.source, model, known)
+    facts, profiles = UserProfiles.of(data.source, model, known)
     factors = model.users.mean[:, 1:] / model.users.deviation[1:]
-    return torch.from_numpy(np.concatenate([profiles, factors - factors[known].mean(0)], axis=1))
+    centre = factors[known].mean(0)
+    vectors = torch.from_numpy(np.concatenate([profiles, factors - centre], axis=1))
+    return vectors, ProfileFoldIn.of(model, data.source, facts, centre)
+
+
+def _own_vectors(model: EmpiricalBayes) -> NDArray[np.float32]:
+    """What multiplies y for a target user by the target's own model, `[U_t, 2 + d]`."""
+    means = model.users.mean
+    factors = means[:, 1:] * model.items.deviation[1:]
+    return np.concatenate([means[:, :1], np.zeros_like(means[:, :1]), factors], axis=1).astype(
+        np.float32
+    )
 
 
 def _expect(

@@ -26,9 +26,10 @@ from torch import Tensor, nn
 
 from scdr.data import Interactions, TrainingData
 from scdr.hyperparameters import STRICT, Count, NonNegative, PositiveCount, Real, within
-from scdr.methods.base import FactorPredictor, FitContext, Method, validation_rows
+from scdr.methods.base import FactorPredictor, FitContext, Method, TargetUsers, validation_rows
 from scdr.methods.pretraining import pretrain_domains
 from scdr.models import PretrainConfig, target_items
+from scdr.models.fold_in import RidgeFoldIn
 from scdr.models.mapping import draw_linear
 from scdr.models.mf import PAPER_PRETRAIN, PRETRAIN_SPACE
 from scdr.models.training import NETWORK_SPACE, NetworkTrainingConfig, rating_rmse, train_network
@@ -100,7 +101,13 @@ def fit(data: TrainingData, config: SscdrConfig, context: FitContext) -> FactorP
             ),
             advance=advance,
         )
-    return FactorPredictor(vectors, mapping, items)
+    return FactorPredictor(
+        vectors,
+        mapping,
+        items,
+        fold_in=RidgeFoldIn.as_pretrained(source, config.pretrain),
+        target_users=TargetUsers.of(target.user_vectors(), data.target),
+    )
 
 
 def sscdr_losses(

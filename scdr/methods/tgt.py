@@ -14,7 +14,7 @@ import torch
 
 from scdr.data import TrainingData
 from scdr.hyperparameters import STRICT, within
-from scdr.methods.base import FactorPredictor, FitContext, Method
+from scdr.methods.base import FactorPredictor, FitContext, Method, TargetUsers
 from scdr.methods.pretraining import pretrain_domain
 from scdr.models import PretrainConfig, target_items
 from scdr.models.mf import PAPER_PRETRAIN, PRETRAIN_SPACE
@@ -43,7 +43,12 @@ def fit(data: TrainingData, config: TgtConfig, context: FitContext) -> FactorPre
     vectors[:, : config.pretrain.dimension] = config.pretrain.initial_std * (
         generator.standard_normal((len(vectors), config.pretrain.dimension), dtype=np.float32)
     )
-    return FactorPredictor(torch.from_numpy(vectors).to(context.device), None, items)
+    return FactorPredictor(
+        torch.from_numpy(vectors).to(context.device),
+        None,
+        items,
+        target_users=TargetUsers.of(target.user_vectors(), data.target),
+    )
 
 
 TGT = Method(

@@ -31,11 +31,13 @@ from scdr.methods.base import (
     FactorPredictor,
     FitContext,
     Method,
+    TargetUsers,
     training_rows,
     validation_rows,
 )
 from scdr.methods.pretraining import pretrain_domains
 from scdr.models import PretrainConfig, TargetItems, target_items
+from scdr.models.fold_in import RidgeFoldIn
 from scdr.models.mapping import MappingRows, tanh_mlp
 from scdr.models.mf import PAPER_PRETRAIN, PRETRAIN_SPACE
 from scdr.models.standardise import Standardisation
@@ -112,7 +114,13 @@ def fit(data: TrainingData, config: TmcdrConfig, context: FitContext) -> FactorP
             ),
             advance=advance,
         )
-    return FactorPredictor(raw, scale.fold_into(mapping), items)
+    return FactorPredictor(
+        raw,
+        scale.fold_into(mapping),
+        items,
+        fold_in=RidgeFoldIn.as_pretrained(source, config.pretrain),
+        target_users=TargetUsers.of(target.user_vectors(), data.target),
+    )
 
 
 @dataclass(frozen=True, slots=True)

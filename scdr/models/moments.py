@@ -91,6 +91,15 @@ class Moments:
         deviation: Wide = np.sqrt(np.maximum(variance, 1e-12 * variance.max(initial=1e-12)))
         return deviation
 
+    def second_of_phi(self, weight: NDArray[np.integer]) -> Wide:
+        """The weighted mean of `E[phi phi']` over the rows, `[d + 1, d + 1]`; weights are `[N]`."""
+        width = self.width + 1
+        mean = np.zeros((width, width))
+        mean[np.triu_indices(width)] = weight @ self.packed / max(int(weight.sum()), 1)
+        phi = np.r_[0, 2:width]
+        upper: Wide = mean[np.ix_(phi, phi)]
+        return np.triu(upper) + np.triu(upper, 1).T
+
     def learn_prior(self, rated: NDArray[np.bool_]) -> Prior:
         """The prior covariances of greatest likelihood: `mean of E[(x - m)(x - m)']`.
 

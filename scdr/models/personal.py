@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scdr.data import Interactions
+from scdr.models.fold_in import Histories
 from scdr.models.mapping import draw_linear
 
 _USERS_AT_ONCE = 16_384
@@ -41,6 +42,7 @@ class PersonalMapping(nn.Module):
         source_width: int,
         target_width: int,
         hidden: int,
+        liked_above: float = 3.0,
         zero_readout: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -52,11 +54,13 @@ class PersonalMapping(nn.Module):
             source_width: d_source.
             target_width: d_target.
             hidden: hidden units of the decoder.
+            liked_above: a source item rated above this is liked, in the units of the ratings.
             zero_readout: start the last layer at zero.
             generator: of the initial weights; None draws none, for weights to be loaded.
         """
         super().__init__()
         self.source_width, self.target_width, self.hidden = source_width, target_width, hidden
+        self.liked_above = liked_above
         width = item_vectors.shape[1]
         self.attention = nn.Sequential(
             nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1, bias=False)
@@ -96,12 +100,36 @@ class PersonalMapping(nn.Module):
             `[K, d_target]`.
         """
         parts = [
-            torch.bmm(some[:, None, :], self.bridges(self.history[whose]))[:, 0]
+            self.through(some, self.history[whose])
             for some, whose in zip(
                 vectors.split(_USERS_AT_ONCE), users.split(_USERS_AT_ONCE), strict=True
             )
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def map_new(self, vectors: Tensor, histories: Histories) -> Tensor:
+        """Map the vectors `[K, d_source]` of users whom training has not seen, `[K, d_target]`."""
+        liked = last_liked(
+            histories.users,
+            histories.items,
+            histories.ratings,
+            n_users=len(histories),
+            length=self.history.shape[1],
+            liked_above=self.liked_above,
+        )
+        history = torch.from_numpy(liked).to(self.history.device)
+        return torch.cat(
+            [
+                self.through(some, whose)
+                for some, whose in zip(
+                    vectors.split(_USERS_AT_ONCE), history.split(_USERS_AT_ONCE), strict=True
+                )
+            ]
+        )
+
+    def through(self, vectors: Tensor, history: Tensor) -> Tensor:
+        """Vectors `[K, d_source]` through the bridges of histories `[K, H]`: `[K, d_target]`."""
+        return torch.bmm(vectors[:, None, :], self.bridges(history))[:, 0]
 
 
 def liked_history(
@@ -114,13 +142,33 @@ def liked_history(
         length: items of a user at most.
         liked_above: a rating above it is a liking.
     """
-    liked = np.flatnonzero(interactions.ratings > liked_above)
-    rows = liked[np.argsort(interactions.users[liked], kind="stable")]
-    users = interactions.users[rows]
-    count = np.bincount(users, minlength=interactions.n_users)
+    return last_liked(
+        interactions.users,
+        interactions.items,
+        interactions.ratings,
+        n_users=interactions.n_users,
+        length=length,
+        liked_above=liked_above,
+    )
+
+
+def last_liked(
+    users: NDArray[np.integer],
+    items: NDArray[np.integer],
+    ratings: NDArray[np.floating],
+    *,
+    n_users: int,
+    length: int,
+    liked_above: float,
+) -> NDArray[np.int32]:
+    """As `liked_history`, of users, items and ratings `[n]` of which a user's are in order."""
+    liked = np.flatnonzero(ratings > liked_above)
+    rows = liked[np.argsort(users[liked], kind="stable")]
+    owner = users[rows]
+    count = np.bincount(owner, minlength=n_users)
     start = np.cumsum(count) - count
-    place = np.arange(len(rows)) - start[users] - np.maximum(count - length, 0)[users]
-    history = np.full((interactions.n_users, length), -1, dtype=np.int32)
+    place = np.arange(len(rows)) - start[owner] - np.maximum(count - length, 0)[owner]
+    history = np.full((n_users, length), -1, dtype=np.int32)
     last = place >= 0
-    history[users[last], place[last]] = interactions.items[rows[last]]
+    history[owner[last], place[last]] = items[rows[last]]
     return history

@@ -15,9 +15,9 @@ from scdr.models.mf import PAPER_PRETRAIN
 
 def test_a_training_user_is_one_user_in_both_domains(split: ColdStartSplit) -> None:
     data = split.training
-    joint, mean = joint_interactions(data, centred=False)
+    joint, means = joint_interactions(data, centred=False)
     source, target = data.source, data.target
-    assert mean == 0
+    assert means == (0, 0)
     assert len(joint) == len(source) + len(target)
     assert joint.n_users == source.n_users + target.n_users - len(data.train_pairs)
     assert joint.n_items == source.n_items + target.n_items
@@ -36,9 +36,11 @@ def test_a_training_user_is_one_user_in_both_domains(split: ColdStartSplit) -> N
 
 
 def test_centred_each_domain_has_its_own_mean(split: ColdStartSplit) -> None:
-    joint, mean = joint_interactions(split.training, centred=True)
-    first = len(split.training.source)
-    assert mean == pytest.approx(float(split.training.target.ratings.mean(dtype=np.float64)))
+    data = split.training
+    joint, means = joint_interactions(data, centred=True)
+    first = len(data.source)
+    for domain, mean in zip((data.source, data.target), means, strict=True):
+        assert mean == pytest.approx(float(domain.ratings.mean(dtype=np.float64)))
     assert abs(joint.ratings[:first].mean(dtype=np.float64)) < 1e-6
     assert abs(joint.ratings[first:].mean(dtype=np.float64)) < 1e-6
 

@@ -99,8 +99,7 @@ def test_saved_and_loaded_it_predicts_the_same(
     path = tmp_path / "model.safetensors"
     predictor.save(
         path,
-        user_ids=domains.source.user_ids,
-        item_ids=domains.target.item_ids,
+        domains=domains,
         metadata={"clip": True},
     )
     saved = FactorPredictor.load(path)

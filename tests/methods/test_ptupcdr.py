@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scdr.data import from_columns
+from scdr.data import ColdStartSplit, from_columns
 from scdr.methods import FactorPredictor
 from scdr.models import TargetItems
 from scdr.models.personal import PersonalMapping, liked_history
@@ -94,14 +94,12 @@ def test_many_users_at_once_are_the_same_users(
 
 
 def test_a_saved_model_bridges_a_history_it_has_not_seen(
-    mapping: PersonalMapping, tmp_path: Path
+    mapping: PersonalMapping, split: ColdStartSplit, tmp_path: Path
 ) -> None:
     items = TargetItems(torch.randn(2, 3), torch.zeros(2), torch.zeros(2))
     path = tmp_path / "model.safetensors"
-    ids = np.array(list("abcd"), dtype=object)
-    FactorPredictor(torch.randn(4, 2), mapping, items).save(
-        path, user_ids=ids, item_ids=ids[:1], metadata={}
-    )
+    predictor = FactorPredictor(torch.randn(4, 2), mapping, items)
+    predictor.save(path, domains=split.domains, metadata={})
     loaded = FactorPredictor.load(path).predictor.mapping
     assert isinstance(loaded, PersonalMapping)
     history = torch.tensor([[3, 1]], dtype=torch.int32)
