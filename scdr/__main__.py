@@ -9,6 +9,9 @@ VERBS = {
     "train": "train on a pair of domains and evaluate on cold-start users",
     "compare": "compare methods over pairs, betas and seeds, and print the paper's tables",
     "prepare": "turn rating dumps into Parquet domains that load in seconds",
+    "recommend": "recommend target items to the users of a file, or by hand",
+    "serve": "serve a model over HTTP",
+    "export": "write a model as ONNX, or as NumPy arrays that need no torch",
     "doctor": "say what this installation can do, and why not",
 }
 
@@ -26,7 +29,7 @@ def main() -> int:
         return 2
     print("usage: scdr VERB [OPTIONS]\n", file=stream)
     for name, purpose in VERBS.items():
-        print(f"  {name:<8} {purpose}", file=stream)
+        print(f"  {name:<9} {purpose}", file=stream)
     print("\nscdr VERB --help lists a verb's options.", file=stream)
     return 0
 

@@ -47,6 +47,8 @@ def findings() -> list[tuple[str, str]]:
         "pandas": "DataFrames as input",
         "numba": "the bench's numba peers",
         "pytest_benchmark": "the bench",
+        "fastapi": "scdr.serve",
+        "onnxscript": "scdr.export --to onnx",
     }
     lines = [
         ("scdr", f"{built.version}, built by {built.compiler} against torch {built.torch}"),

@@ -148,6 +148,16 @@ class Progress:
         yield advance
 
     @contextmanager
+    def rows(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        """One bar over rows; the block calls what it is given with rows done."""
+        task = self._bars.add_task(name, total=total, values="", done="")
+
+        def advance(done: int) -> None:
+            self._bars.update(task, completed=done, done=f"{done:,}")
+
+        yield advance
+
+    @contextmanager
     def runs(self, total: int, done: int) -> Iterator[Callable[[bool], None]]:
         """One bar over runs, some done before; the block tells of each whether it failed."""
         task = self._bars.add_task("runs", total=total, completed=done, values="", done="")
