@@ -134,12 +134,19 @@ LAUNCHES: dict[str, list[tuple[int, int]]] = {
     "mf_sgd_epoch/prepare_kernel": [(256, 0)],
     "mf_sgd_epoch/square_sum_kernel": [(256, 0)],
     "mf_sgd_epoch/sum_kernel": [(256, 0)],
-    "pgd_perturb_mlp/check_kernel": [(128, 0)],
+    "pgd_perturb_mlp/check_kernel": [(256, 0)],
     "pgd_perturb_mlp/perturb_kernel": [(128, MLP)],
     "pgd_perturb_mlp/tanh_kernel": [(128, 0)],
     "recommend_topk/check_kernel": [(256, 0)],
     "recommend_topk/exclusion_keys_kernel": [(256, 0)],
     "recommend_topk/recommend_kernel": [(256, 4 * 1024 * 8)],
+    "sharp_losses/add_kernel": [(128, 0)],
+    "sharp_losses/check_kernel": [(256, 0)],
+    "sharp_losses/chunks_kernel": [(128, 0)],
+    "sharp_losses/mapping_kernel": [(128, MLP)],
+    "sharp_losses/mapping_rows_kernel": [(128, MLP)],
+    "sharp_losses/mf_gradient_kernel": [(128, 0)],
+    "sharp_losses/mf_kernel": [(128, 0)],
 }
 
 

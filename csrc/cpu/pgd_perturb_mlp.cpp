@@ -36,15 +36,6 @@ Kernels pick_kernels() {
   }
 }
 
-unsigned find_wrong(const PgdMlp& mlp, const PgdRows& rows, std::int64_t begin, std::int64_t end) {
-  const auto wrong = [&](const float* x, std::int64_t width) {
-    return !all_finite(x + begin * width, (end - begin) * width);
-  };
-  return (wrong(rows.user, mlp.d_source) ? kNotFiniteUser : 0u) |
-         (wrong(rows.item, mlp.d_target) ? kNotFiniteItem : 0u) |
-         (wrong(rows.rating, 1) ? kNotFiniteRating : 0u);
-}
-
 Tensor run_on_cpu(const PgdMlpRequest& request) {
   Tensor delta = torch::stable::empty_like(request.user);
   const PgdRows rows{
@@ -53,6 +44,8 @@ Tensor run_on_cpu(const PgdMlpRequest& request) {
       .rating = request.rating.const_data_ptr<float>(),
       .delta = delta.mutable_data_ptr<float>(),
   };
+  const RowsToCheck checked{rows.user, rows.item, rows.rating, request.mlp.d_source,
+                            request.mlp.d_target};
   PgdMlpKernel* kernel = pick_kernels().pgd;
   std::atomic<unsigned> wrong{0};
   const std::int64_t groups = (request.rows + kGroup - 1) / kGroup;
@@ -60,7 +53,7 @@ Tensor run_on_cpu(const PgdMlpRequest& request) {
       0, groups, rows_worth_thread(request.mlp) / kGroup + 1,
       [&](std::int64_t first, std::int64_t last) {
         const std::int64_t begin = first * kGroup, end = std::min(last * kGroup, request.rows);
-        if (const unsigned found = find_wrong(request.mlp, rows, begin, end); found != 0)
+        if (const unsigned found = find_wrong(checked, begin, end); found != 0)
           wrong.fetch_or(found, std::memory_order_relaxed);
         else
           kernel(request.mlp, rows, begin, end);

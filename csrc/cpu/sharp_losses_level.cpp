@@ -11,13 +11,22 @@ using Pack = PackFor<0>;
 template <Inner inner>
 void mf_as(const SharpMfRows& rows, const MfSettings& settings, std::int64_t begin,
            std::int64_t end) {
-  for (std::int64_t row = begin; row < end; ++row) sharp_mf_loss<Pack, inner>(rows, settings, row);
+  for (std::int64_t row = begin; row < end; ++row)
+    keep_sharp_mf_loss(rows, row, sharp_mf_error<Pack, inner>(rows, settings, row));
 }
 
 template <Inner inner>
 void mf_gradient_as(const SharpMfGradients& rows, std::int64_t begin, std::int64_t end) {
-  float room[2][kMostSharpWidth + Pack::width];
-  for (std::int64_t row = begin; row < end; ++row) sharp_mf_gradient<Pack, inner>(rows, row, room);
+  float room[2][kMostPgdWidth + Pack::width];
+  for (std::int64_t row = begin; row < end; ++row) {
+    sharp_mf_gradient<Pack, inner>(rows, row, room[0], room[1]);
+    const std::int64_t at = row * rows.d;
+    for (int k = 0; k < rows.d; k += Pack::width) {
+      store(rows.over_user + at + k, rows.d - k, Pack::load(room[0] + k, rows.d - k));
+      store(rows.over_item + at + k, rows.d - k, Pack::load(room[1] + k, rows.d - k));
+    }
+    keep_sharp_mf_over_rating(rows, row);
+  }
 }
 
 void mf(const SharpMfRows& rows, const MfSettings& settings, Inner inner, std::int64_t begin,

@@ -108,7 +108,6 @@ Tensor run_on_cuda(const MappingRequest& request) {
   const PgdMlp& mlp = request.mlp;
   const std::int64_t batch = std::min(request.batch_size, visits);
   const std::int64_t batches = (visits + batch - 1) / batch;
-  const std::int64_t tile = std::min<std::int64_t>(batch, cuda::kTileRows);
   std::vector<Tensor> kept;
   const auto floats = [&](std::int64_t count) {
     kept.push_back(torch::stable::new_empty(user, {count}, ScalarType::Float));
@@ -126,10 +125,7 @@ Tensor run_on_cuda(const MappingRequest& request) {
     return cuda::MappingParameter{.x = p.x, .first = p.first, .second = p.second};
   };
   epoch.user = parameter(request.user_parameter);
-  for (std::size_t i = 0; i < 4; ++i) {
-    epoch.part[i] = parameter(request.mapping[i]);
-    epoch.part_begin[i + 1] = epoch.part_begin[i] + request.mapping[i].count;
-  }
+  for (std::size_t i = 0; i < 4; ++i) epoch.part[i] = parameter(request.mapping[i]);
   epoch.mlp = mlp;
   epoch.batch_size = batch;
   epoch.clip_norm = request.clip_norm.value_or(std::numeric_limits<double>::infinity());
@@ -163,12 +159,7 @@ Tensor run_on_cuda(const MappingRequest& request) {
   epoch.error = floats(batch);
   epoch.user_gradient = floats(batch * mlp.d_source);
   epoch.user_sum = floats(batch * mlp.d_source);
-  epoch.unit = floats(tile * mlp.hidden);
-  epoch.moved = floats(tile * (mlp.d_source + 1));
-  epoch.scaled_item = floats(tile * mlp.d_target);
-  epoch.activation = floats(tile * (mlp.hidden + 1));
-  epoch.partial = floats((tile + cuda::kChunkRows - 1) / cuda::kChunkRows * epoch.part_begin[4]);
-  epoch.gradient = floats(epoch.part_begin[4]);
+  epoch.over_mapping = cuda::mapping_gradient(mlp, batch, floats);
   epoch.state = reinterpret_cast<cuda::MappingState*>(
       longs((sizeof(cuda::MappingState) + 7) / 8).mutable_data_ptr<std::int64_t>());
 

@@ -8,6 +8,8 @@
 #include <algorithm>
 
 #include "cuda/launch.h"
+#include "cuda/mapping_gradient_phases.h"
+#include "cuda/mlp.h"
 #include "cuda/row.h"
 
 namespace scdr::cuda {
@@ -16,19 +18,12 @@ namespace {
 // Launch bounds with a number of blocks leave a kernel more registers than it would take for
 // itself: without, some architectures spill.
 constexpr int kThreads = 256;
+// Hidden units worked on at a time where d_source is known: chains of sums that do not wait for
+// each other. A block has two warps a scheduler at batches of 256, too few to hide them.
+constexpr int kTogether = 4;
 constexpr const char* kOp = "mapping_sgd_epoch_";
 
 unsigned blocks_of(std::int64_t threads) { return blocks_for(threads, kThreads); }
-
-// The threads that share a phase.
-struct Team {
-  std::int64_t thread, threads;
-};
-
-__device__ Team team_of_grid() { return {thread_of_grid(), threads_of_grid()}; }
-__device__ Team team_of_block() {
-  return {static_cast<std::int64_t>(threadIdx.x), static_cast<std::int64_t>(blockDim.x)};
-}
 
 __device__ std::int64_t row_of(const MappingRatings& ratings, std::int64_t visit) {
   return ratings.order32 != nullptr ? ratings.order32[visit] : ratings.order64[visit];
@@ -36,6 +31,8 @@ __device__ std::int64_t row_of(const MappingRatings& ratings, std::int64_t visit
 
 struct Batch {
   std::int64_t number, begin, end;  // visits
+
+  __device__ std::int64_t rows() const { return end - begin; }
 };
 
 __device__ Batch batch_of(const MappingEpoch& epoch, std::int64_t number) {
@@ -43,122 +40,20 @@ __device__ Batch batch_of(const MappingEpoch& epoch, std::int64_t number) {
   return {number, begin, end < epoch.ratings.visits ? end : epoch.ratings.visits};
 }
 
-// A tile of a batch: the rows from number `from` on, `count` of them.
-struct Tile {
-  std::int64_t from;
-  int count;
-
-  __device__ int chunks() const { return (count + kChunkRows - 1) / kChunkRows; }
-};
-
-__device__ Tile tile_of(const Batch& batch, std::int64_t from) {
-  const std::int64_t left = batch.end - batch.begin - from;
-  return {from, static_cast<int>(left < kTileRows ? left : kTileRows)};
-}
-
-// Copies count weights to `to` and moves it behind them.
-__device__ const float* copy_weights(const float* from, int count, float*& to) {
-  if (from == nullptr) return nullptr;
-  float* const start = to;
-  for (int i = static_cast<int>(threadIdx.x); i < count; i += static_cast<int>(blockDim.x))
-    start[i] = from[i];
-  to += count;
-  return start;
-}
-
-// The mapping with its weights in shared memory, in all threads of the block.
-__device__ PgdMlp shared_mlp(const PgdMlp& given, float* weights) {
-  PgdMlp mlp = given;
-  mlp.w1 = copy_weights(given.w1, given.hidden * given.d_source, weights);
-  mlp.b1 = copy_weights(given.b1, given.hidden, weights);
-  mlp.w2 = copy_weights(given.w2, given.d_target * given.hidden, weights);
-  mlp.b2 = copy_weights(given.b2, given.d_target, weights);
-  __syncthreads();
-  return mlp;
-}
-
-// Phase 1, a thread a row: errors, gradients over users, and what the gradient over the mapping is
-// made of.
+// Phase 1, a thread a row: errors, and what the gradients are made of.
+template <int D>
 __device__ void compute_rows(const MappingEpoch& epoch, const PgdMlp& mlp, const Batch& batch,
                              const Tile& tile, const Team& team) {
-  const int n = mlp.d_source, d_target = mlp.d_target, hidden = mlp.hidden;
   const MappingRatings& ratings = epoch.ratings;
   const float scale = 2.0f / static_cast<float>(batch.end - batch.begin);
   for (int row = static_cast<int>(team.thread); row < tile.count;
        row += static_cast<int>(team.threads)) {
-    const std::int64_t in_batch = tile.from + row, visit = batch.begin + in_batch;
-    const std::int64_t from = row_of(ratings, visit);
-    RowPack user[kMostPgdWidth], x[kMostPgdWidth], delta[kMostPgdWidth], slope[kMostPgdWidth];
-    RowPack item[kMostPgdWidth], readout[kMostPgdWidth];
-    const float* u = epoch.user_vectors + static_cast<std::int64_t>(ratings.users[from]) * n;
-    const float* v = epoch.item + static_cast<std::int64_t>(ratings.items[from]) * d_target;
-    for (int k = 0; k < n; ++k) user[k] = {u[k]};
-    for (int t = 0; t < d_target; ++t) item[t] = {v[t]};
-    float* unit = epoch.unit + std::int64_t{row} * hidden;
-    float* activation = epoch.activation + std::int64_t{row} * (hidden + 1);
-    const float error =
-        mapping_error<RowPack, 0, 1>(mlp, user, item, RowPack{ratings.ratings[from]}, readout, x,
-                                     delta, slope,
-                                     [&](int j, const RowPack& h, const RowPack& c) {
-                                       activation[j] = h.x;
-                                       unit[j] = c.x;
-                                     })
-            .x;
-    const float g = scale * error;
-    epoch.error[in_batch] = error;
-    activation[hidden] = 1.0f;
-    float* moved = epoch.moved + std::int64_t{row} * (n + 1);
-    float* over_user = epoch.user_gradient + in_batch * n;
-    for (int k = 0; k < n; ++k) {
-      moved[k] = g * user[k].x;
-      over_user[k] = g * slope[k].x;
-    }
-    moved[n] = g;
-    for (int t = 0; t < d_target; ++t)
-      epoch.scaled_item[std::int64_t{row} * d_target + t] = g * item[t].x;
-  }
-}
-
-// Phase 2, a thread a weight and chunk: the sum of its gradient over the chunk's rows.
-__device__ void sum_chunks(const MappingEpoch& epoch, const Tile& tile, const Team& team) {
-  const std::int64_t d_source = epoch.mlp.d_source, d_target = epoch.mlp.d_target;
-  const std::int64_t hidden = epoch.mlp.hidden, size = epoch.part_begin[4];
-  for (std::int64_t at = team.thread; at < size * tile.chunks(); at += team.threads) {
-    const std::int64_t chunk = at / size, i = at % size;
-    const float *a, *b;
-    std::int64_t a_width, b_width;
-    if (i < epoch.part_begin[2]) {  // w1 or b1
-      const bool bias = i >= epoch.part_begin[1];
-      const std::int64_t j = bias ? i - epoch.part_begin[1] : i / d_source;
-      a = epoch.unit + j;
-      a_width = hidden;
-      b = epoch.moved + (bias ? d_source : i % d_source);
-      b_width = d_source + 1;
-    } else {
-      const bool bias = i >= epoch.part_begin[3];
-      const std::int64_t k = i - epoch.part_begin[2];
-      const std::int64_t t = bias ? i - epoch.part_begin[3] : k / hidden;
-      a = epoch.scaled_item + t;
-      a_width = d_target;
-      b = epoch.activation + (bias ? hidden : k % hidden);
-      b_width = hidden + 1;
-    }
-    const std::int64_t begin = chunk * kChunkRows;
-    const std::int64_t end = begin + kChunkRows < tile.count ? begin + kChunkRows : tile.count;
-    float sum = 0.0f;
-    for (std::int64_t row = begin; row < end; ++row)
-      sum = fmaf(a[row * a_width], b[row * b_width], sum);
-    epoch.partial[at] = sum;
-  }
-}
-
-// Phase 3, a thread a weight: adds up the chunks of the tile, and those of tiles before it.
-__device__ void add_chunks(const MappingEpoch& epoch, const Tile& tile, const Team& team) {
-  const std::int64_t size = epoch.part_begin[4];
-  for (std::int64_t i = team.thread; i < size; i += team.threads) {
-    float sum = tile.from == 0 ? 0.0f : epoch.gradient[i];
-    for (int chunk = 0; chunk < tile.chunks(); ++chunk) sum += epoch.partial[chunk * size + i];
-    epoch.gradient[i] = sum;
+    const std::int64_t in_batch = tile.from + row, from = row_of(ratings, batch.begin + in_batch);
+    epoch.error[in_batch] = compute_row<D, (D > 0 ? kTogether : 1)>(
+        mlp, epoch.over_mapping, row,
+        epoch.user_vectors + static_cast<std::int64_t>(ratings.users[from]) * mlp.d_source,
+        epoch.item + static_cast<std::int64_t>(ratings.items[from]) * mlp.d_target,
+        ratings.ratings[from], scale, epoch.user_gradient + in_batch * mlp.d_source);
   }
 }
 
@@ -166,7 +61,7 @@ __device__ bool first_of_user(const MappingEpoch& epoch, const Batch& batch, std
   return at == batch.begin || epoch.keys[at] != epoch.keys[at - 1];
 }
 
-// Also phase 3, a thread a coordinate of a user: adds up the gradients of the user's visits, in
+// In phase 3, a thread a coordinate of a user: adds up the gradients of the user's visits, in
 // order of visit. The others' sums are zero.
 __device__ void sum_users(const MappingEpoch& epoch, const Batch& batch, const Team& team) {
   const std::int64_t d = epoch.mlp.d_source;
@@ -199,7 +94,7 @@ __device__ double block_square_sum(const float* x, std::int64_t count, double* r
 __device__ void judge(const MappingEpoch& epoch, const Batch& batch, double* room) {
   const std::int64_t rows = batch.end - batch.begin;
   const double loss = block_square_sum(epoch.error, rows, room);
-  double norm = block_square_sum(epoch.gradient, epoch.part_begin[4], room);
+  double norm = block_square_sum(epoch.over_mapping.gradient, epoch.over_mapping.size(), room);
   if (epoch.user.x != nullptr)
     norm += block_square_sum(epoch.user_sum, rows * epoch.mlp.d_source, room);
   if (threadIdx.x == 0) {
@@ -238,11 +133,12 @@ __device__ unsigned long long* as_unsigned(std::int64_t* value) {
 // Phase 5, a thread a value: updates.
 __device__ void update_all(const MappingEpoch& epoch, const Batch& batch, const Team& team) {
   bool finite = true;
+  const MappingGradient& of = epoch.over_mapping;
   const MappingUpdate of_mapping = update_of(epoch, batch, 0);
   for (int part = 0; part < 4; ++part) {
-    const std::int64_t begin = epoch.part_begin[part], end = epoch.part_begin[part + 1];
+    const std::int64_t begin = of.part_begin[part], end = of.part_begin[part + 1];
     for (std::int64_t i = begin + team.thread; i < end; i += team.threads)
-      finite &= update_one(epoch.part[part], i - begin, epoch.gradient[i], of_mapping);
+      finite &= update_one(epoch.part[part], i - begin, of.gradient[i], of_mapping);
   }
   if (epoch.user.x != nullptr) {
     const std::int64_t d = epoch.mlp.d_source;
@@ -261,25 +157,21 @@ __device__ void update_all(const MappingEpoch& epoch, const Batch& batch, const 
   }
 }
 
-template <bool shared>
+template <int D, bool shared>
 __global__ void __launch_bounds__(kThreads)
     batches_kernel(const __grid_constant__ MappingEpoch epoch, std::int64_t begin,
                    std::int64_t end) {
-  float* weights = dynamic_shared<float>();
   __shared__ double room[kThreads];
   const Team team = team_of_block();
   for (std::int64_t number = begin; number < end; ++number) {
     const Batch batch = batch_of(epoch, number);
-    const Tile tile = tile_of(batch, 0);
-    if constexpr (shared)
-      compute_rows(epoch, shared_mlp(epoch.mlp, weights), batch, tile, team);
-    else
-      compute_rows(epoch, epoch.mlp, batch, tile, team);
+    const Tile tile = tile_of(batch.rows(), 0);
+    compute_rows<D>(epoch, mlp_of_block<shared>(epoch.mlp), batch, tile, team);
     __syncthreads();
-    sum_chunks(epoch, tile, team);
+    sum_chunks(epoch.mlp, epoch.over_mapping, tile, team);
     if (epoch.user.x != nullptr) sum_users(epoch, batch, team);
     __syncthreads();
-    add_chunks(epoch, tile, team);
+    add_chunks(epoch.over_mapping, tile, team);
     __syncthreads();
     judge(epoch, batch, room);
     __syncthreads();
@@ -291,30 +183,27 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <bool shared>
+template <int D, bool shared>
 __global__ void __launch_bounds__(kThreads) rows_kernel(const __grid_constant__ MappingEpoch epoch,
                                                         std::int64_t number, std::int64_t from) {
-  float* weights = dynamic_shared<float>();
   if (epoch.state->fault != kFine) return;
   const Batch batch = batch_of(epoch, number);
-  if constexpr (shared)
-    compute_rows(epoch, shared_mlp(epoch.mlp, weights), batch, tile_of(batch, from),
-                 team_of_grid());
-  else
-    compute_rows(epoch, epoch.mlp, batch, tile_of(batch, from), team_of_grid());
+  compute_rows<D>(epoch, mlp_of_block<shared>(epoch.mlp), batch, tile_of(batch.rows(), from),
+                  team_of_grid());
 }
 
 __global__ void __launch_bounds__(kThreads)
     chunks_kernel(const __grid_constant__ MappingEpoch epoch, std::int64_t number,
                   std::int64_t from) {
   if (epoch.state->fault != kFine) return;
-  sum_chunks(epoch, tile_of(batch_of(epoch, number), from), team_of_grid());
+  sum_chunks(epoch.mlp, epoch.over_mapping, tile_of(batch_of(epoch, number).rows(), from),
+             team_of_grid());
 }
 
 __global__ void __launch_bounds__(kThreads)
     add_kernel(const __grid_constant__ MappingEpoch epoch, std::int64_t number, std::int64_t from) {
   if (epoch.state->fault != kFine) return;
-  add_chunks(epoch, tile_of(batch_of(epoch, number), from), team_of_grid());
+  add_chunks(epoch.over_mapping, tile_of(batch_of(epoch, number).rows(), from), team_of_grid());
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -377,22 +266,14 @@ __global__ void keys_kernel(MappingRatings ratings, std::int64_t batch_size, std
     keys[visit] = visit / batch_size * ratings.n_users + ratings.users[row_of(ratings, visit)];
 }
 
-std::size_t shared_bytes(const PgdMlp& mlp) {
-  const auto hidden = static_cast<std::size_t>(mlp.hidden);
-  const auto widths = static_cast<std::size_t>(mlp.d_source + mlp.d_target);
-  return sizeof(float) * (hidden * (widths + 1) + static_cast<std::size_t>(mlp.d_target));
-}
-
+template <int D, bool shared>
 void run(const MappingEpoch& epoch, std::int64_t begin, std::int64_t end, cudaStream_t stream) {
-  std::size_t bytes = shared_bytes(epoch.mlp);
-  const bool shared = bytes + kThreads * sizeof(double) <= kSharedBytes;
-  if (!shared) bytes = 0;
+  const std::size_t bytes = shared ? bytes_of_weights(epoch.mlp) : 0;
   if (epoch.batch_size <= kMostRowsOfBlock) {
-    launch(kOp, {1, kThreads, stream, bytes}, shared ? batches_kernel<true> : batches_kernel<false>,
-           epoch, begin, end);
+    launch(kOp, {1, kThreads, stream, bytes}, batches_kernel<D, shared>, epoch, begin, end);
     return;
   }
-  const std::int64_t size = epoch.part_begin[4];
+  const std::int64_t size = epoch.over_mapping.size();
   const auto grid = [stream](std::int64_t threads) {
     return Grid{blocks_of(threads), kThreads, stream};
   };
@@ -400,17 +281,33 @@ void run(const MappingEpoch& epoch, std::int64_t begin, std::int64_t end, cudaSt
     const std::int64_t rows =
         std::min(epoch.batch_size, epoch.ratings.visits - batch * epoch.batch_size);
     for (std::int64_t from = 0; from < rows; from += kTileRows) {
-      const std::int64_t count = std::min<std::int64_t>(rows - from, kTileRows);
-      const std::int64_t chunks = (count + kChunkRows - 1) / kChunkRows;
-      launch(kOp, {blocks_of(count), kThreads, stream, bytes},
-             shared ? rows_kernel<true> : rows_kernel<false>, epoch, batch, from);
-      launch(kOp, grid(size * chunks), chunks_kernel, epoch, batch, from);
+      const Tile tile = tile_of(rows, from);
+      launch(kOp, {blocks_of(tile.count), kThreads, stream, bytes}, rows_kernel<D, shared>, epoch,
+             batch, from);
+      launch(kOp, grid(size * tile.chunks()), chunks_kernel, epoch, batch, from);
       launch(kOp, grid(size), add_kernel, epoch, batch, from);
     }
     const std::int64_t coordinates = rows * epoch.mlp.d_source;
     if (epoch.user.x != nullptr) launch(kOp, grid(coordinates), users_kernel, epoch, batch);
     launch(kOp, grid(1), judge_kernel, epoch, batch);
     launch(kOp, grid(std::max(coordinates, size)), update_kernel, epoch, batch);
+  }
+}
+
+void run(const MappingEpoch& epoch, std::int64_t begin, std::int64_t end, cudaStream_t stream) {
+  if (bytes_of_weights(epoch.mlp) + kThreads * sizeof(double) > kSharedBytes)
+    return run<0, false>(epoch, begin, end, stream);
+  switch (epoch.mlp.d_source) {
+    case 8:
+      return run<8, true>(epoch, begin, end, stream);
+    case 10:
+      return run<10, true>(epoch, begin, end, stream);
+    case 11:
+      return run<11, true>(epoch, begin, end, stream);
+    case 16:
+      return run<16, true>(epoch, begin, end, stream);
+    default:
+      return run<0, true>(epoch, begin, end, stream);
   }
 }
 

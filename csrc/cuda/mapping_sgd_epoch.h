@@ -5,13 +5,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cuda/mapping_gradient.h"
 #include "math/mapping_sgd_epoch.h"
 
 namespace scdr::cuda {
 
-// Rows are computed by so many at a time, and their gradients over the mapping summed in chunks.
-constexpr int kTileRows = 16384, kChunkRows = 256;
-constexpr int kMostChunks = kTileRows / kChunkRows;
 // Batches of so many rows are a block's work, and one launch does many of them.
 constexpr std::int64_t kMostRowsOfBlock = 1024;
 
@@ -62,17 +60,11 @@ struct MappingEpoch {
   MappingUpdate update[2];     // of the mapping, of users; without clipping and Adam's step
   const AdamStep* adam_steps;  // [batches, 2], or null
 
-  // Scratch, by row of a batch or of a tile of one.
+  // Scratch.
   float* error;          // [batch]
   float* user_gradient;  // [batch, d_source]
   float* user_sum;       // [batch, d_source] at the first of a user's sorted visits
-  float* unit;           // [tile, hidden] c (1 - h^2)
-  float* moved;          // [tile, d_source + 1] g x, g
-  float* scaled_item;    // [tile, d_target] g v
-  float* activation;     // [tile, hidden + 1] h, 1
-  float* partial;        // [kMostChunks, size of gradient]
-  float* gradient;       // w1, b1, w2, b2 one after the other
-  std::int64_t part_begin[5];
+  MappingGradient over_mapping;
   MappingState* state;
 };
 

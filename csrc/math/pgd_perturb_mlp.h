@@ -39,6 +39,13 @@ struct PgdRows {
   float* delta;         // [rows, d_source]
 };
 
+struct RowsToCheck {
+  const float* user;    // [rows, d_source]
+  const float* item;    // [rows, d_target]
+  const float* rating;  // [rows]
+  int d_source, d_target;
+};
+
 // What the check of the rows finds, as bits.
 constexpr unsigned kNotFiniteUser = 1, kNotFiniteItem = 2, kNotFiniteRating = 4;
 

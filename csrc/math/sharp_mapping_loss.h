@@ -13,6 +13,16 @@ struct SharpRows {
   float* moved;         // [rows, d_source] u + delta*
 };
 
+struct SharpGradients {
+  const float* loss;    // [rows] gradient over the loss
+  const float* moved;   // [rows, d_source]
+  const float* item;    // [rows, d_target]
+  const float* rating;  // [rows]
+  float* over_user;     // [rows, d_source]
+  float* over_item;     // [rows, d_target] or null
+  float* over_rating;   // [rows]
+};
+
 template <class Pack, int D, int J>
 SCDR_INLINE void sharp_mapping_loss(const PgdMlp& mlp, const SharpRows& rows, std::int64_t row,
                                     int count) {

@@ -7,8 +7,6 @@
 
 namespace scdr {
 
-constexpr int kMostSharpWidth = 257;  // 256 factors and a bias
-
 struct SharpMfRows {
   const float* user;    // [rows, d]
   const float* item;    // [rows, d]
@@ -32,27 +30,29 @@ struct SharpMfGradients {
 };
 
 template <class Pack, Inner inner>
-SCDR_INLINE void sharp_mf_loss(const SharpMfRows& rows, const MfSettings& settings,
-                               std::int64_t row) {
-  const MfError at = mf_error<Pack, inner, 0>(rows.user + row * rows.d, rows.item + row * rows.d,
-                                              rows.d, -rows.rating[row], settings);
+SCDR_INLINE MfError sharp_mf_error(const SharpMfRows& rows, const MfSettings& settings,
+                                   std::int64_t row) {
+  return mf_error<Pack, inner, 0>(rows.user + row * rows.d, rows.item + row * rows.d, rows.d,
+                                  -rows.rating[row], settings);
+}
+
+SCDR_INLINE void keep_sharp_mf_loss(const SharpMfRows& rows, std::int64_t row, MfError at) {
   rows.error[row] = at.error;
   rows.along[row] = at.along;
   rows.loss[row] = at.error * at.error;
 }
 
-// room takes one row of any width: mf_steps writes whole packs.
+// over_user and over_item have room for a row of whole packs, if packs write their padding.
 template <class Pack, Inner inner>
-SCDR_INLINE void sharp_mf_gradient(const SharpMfGradients& rows, std::int64_t row,
-                                   float (&room)[2][kMostSharpWidth + Pack::width]) {
+SCDR_INLINE void sharp_mf_gradient(const SharpMfGradients& rows, std::int64_t row, float* over_user,
+                                   float* over_item) {
   const std::int64_t at = row * rows.d;
   mf_steps<Pack, inner, 0, false>(rows.user + at, rows.item + at, rows.d,
                                   {rows.error[row], rows.along[row]}, rows.loss[row], 0.0f, 0.0f,
-                                  room[0], room[1]);
-  for (int k = 0; k < rows.d; k += Pack::width) {
-    store(rows.over_user + at + k, rows.d - k, Pack::load(room[0] + k, rows.d - k));
-    store(rows.over_item + at + k, rows.d - k, Pack::load(room[1] + k, rows.d - k));
-  }
+                                  over_user, over_item);
+}
+
+SCDR_INLINE void keep_sharp_mf_over_rating(const SharpMfGradients& rows, std::int64_t row) {
   rows.over_rating[row] = -2.0f * rows.loss[row] * rows.error[row];
 }
 

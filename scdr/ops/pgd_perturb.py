@@ -78,7 +78,7 @@ def pgd_perturb(
         ValueError: a wrong shape, dtype, device or range, or a value that is not finite, by name.
     """
     layers = tanh_layers(mapping)
-    if layers is not None and inner == "pgd" and fits_native(user, item, layers, DEVICES):
+    if layers is not None and inner == "pgd" and fits_native(user, item, layers):
         return _native_tanh_mlp(user, item, rating, *layers, steps, step_size, radius)
     check_perturbation(steps, step_size, radius, inner)
     check_rows(user, item, rating, same_width=mapping is None)
@@ -125,16 +125,14 @@ def _closed_form(
     return at_the_ball.clamp_max(steps * step_size) * toward * signs
 
 
-def fits_native(
-    user: Tensor, item: Tensor, layers: tuple[nn.Linear, nn.Linear], devices: tuple[str, ...]
-) -> bool:
+def fits_native(user: Tensor, item: Tensor, layers: tuple[nn.Linear, nn.Linear]) -> bool:
     """Whether these go to a native op, which then checks them; of two dimensions if so."""
     first, second = layers
     return (
         isinstance(user, Tensor)
         and isinstance(item, Tensor)
         and user.dtype is torch.float32
-        and user.device.type in devices
+        and user.device.type in DEVICES
         and user.dim() == item.dim() == 2
         and user.shape[1] == first.in_features <= WIDEST
         and item.shape[1] == second.out_features <= WIDEST

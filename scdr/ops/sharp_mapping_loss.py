@@ -18,7 +18,7 @@ from scdr.ops.perturbation import (
     resolve_step_size,
     tanh_layers,
 )
-from scdr.ops.pgd_perturb import fits_native, pgd_perturb
+from scdr.ops.pgd_perturb import DEVICES, fits_native, pgd_perturb
 from scdr.ops.sharp_mf_loss import native_sharp_mf_loss
 
 OP = "sharp_mapping_loss: "
@@ -92,8 +92,8 @@ def sharp_mapping_loss(
 ) -> Tensor:
     """L_SCDR of Eq. 9 for each row: `(<f_U(u + delta*), v> - r)^2`, delta* by `pgd_perturb`.
 
-    The perturbation is inside f_U, as in Eq. 7, 12 and 22. On the CPU in float32 with widths up to
-    257, loss and gradients are native ops for `Linear - Tanh - Linear` and (in closed form)
+    The perturbation is inside f_U, as in Eq. 7, 12 and 22. In float32 with widths up to 257, loss
+    and gradients are native ops for `Linear - Tanh - Linear` and (in closed form)
     `torch.nn.Linear`, which work inside `torch.compile(fullgraph=True)`, and whose results do not
     depend on the number of threads; elsewhere they are torch operators.
 
@@ -116,7 +116,7 @@ def sharp_mapping_loss(
     """
     check_perturbation(steps, step_size, radius, inner)
     check_rows(user, item, rating, same_width=False)
-    if user.dtype == torch.float32 and user.device.type == "cpu":
+    if user.dtype == torch.float32 and user.device.type in DEVICES:
         if type(mapping) is nn.Linear and 1 <= user.shape[1] <= WIDEST:
             check_widths(user, item, mapping, mapping)
             # <W u + b, v> - r = <u, W' v> - (r - <b, v>)
@@ -124,7 +124,7 @@ def sharp_mapping_loss(
             direction = item @ mapping.weight
             return native_sharp_mf_loss(user, direction, left, steps, step_size, radius, inner)
         layers = tanh_layers(mapping)
-        if layers is not None and inner == "pgd" and fits_native(user, item, layers, ("cpu",)):
+        if layers is not None and inner == "pgd" and fits_native(user, item, layers):
             return _native_loss(user, item, rating, *layers, steps, step_size, radius)
     delta = pgd_perturb(
         user, item, rating, mapping, steps=steps, step_size=step_size, radius=radius, inner=inner

@@ -15,7 +15,7 @@ from scdr.ops.perturbation import (
     check_rows,
     resolve_step_size,
 )
-from scdr.ops.pgd_perturb import pgd_perturb
+from scdr.ops.pgd_perturb import DEVICES, pgd_perturb
 
 OP = "sharp_mf_loss: "
 
@@ -69,8 +69,8 @@ def sharp_mf_loss(
 ) -> Tensor:
     """L_SMF of Eq. 10 for each row: `(<u + delta*, v> - r)^2`, delta* by `pgd_perturb`.
 
-    On the CPU in float32 with widths up to 257, loss and gradients are native ops, which work
-    inside `torch.compile(fullgraph=True)`; elsewhere they are torch operators.
+    In float32 with widths up to 257, loss and gradients are native ops, which work inside
+    `torch.compile(fullgraph=True)`; elsewhere they are torch operators.
 
     Args:
         user: user vectors `[B, d]`, float32 or float64.
@@ -90,7 +90,8 @@ def sharp_mf_loss(
     """
     check_perturbation(steps, step_size, radius, inner)
     check_rows(user, item, rating, same_width=True)
-    if user.dtype == torch.float32 and user.device.type == "cpu" and 1 <= user.shape[1] <= WIDEST:
+    native = user.dtype == torch.float32 and user.device.type in DEVICES
+    if native and 1 <= user.shape[1] <= WIDEST:
         return native_sharp_mf_loss(user, item, rating, steps, step_size, radius, inner)
     delta = pgd_perturb(
         user, item, rating, steps=steps, step_size=step_size, radius=radius, inner=inner

@@ -18,18 +18,20 @@ Rows = list[Tensor]
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-5}
 
 
-def draw(batch: int, d_source: int, d_target: int) -> Rows:
+def draw(batch: int, d_source: int, d_target: int, device: str = "cpu") -> Rows:
     random = torch.Generator().manual_seed(batch)
     user = torch.randn(batch, d_source, generator=random) * d_source**-0.5
     item = torch.randn(batch, d_target, generator=random) * d_target**-0.5
-    return [user, item, 5 * torch.rand(batch, generator=random)]
+    return [t.to(device) for t in (user, item, 5 * torch.rand(batch, generator=random))]
 
 
-def mlp(d_source: int, hidden: int, d_target: int, *, bias: bool = True) -> nn.Sequential:
+def mlp(
+    d_source: int, hidden: int, d_target: int, device: str = "cpu", *, bias: bool = True
+) -> nn.Sequential:
     torch.manual_seed(1)
     return nn.Sequential(
         nn.Linear(d_source, hidden, bias=bias), nn.Tanh(), nn.Linear(hidden, d_target, bias=bias)
-    )
+    ).to(device)
 
 
 def evaluate(
@@ -39,7 +41,7 @@ def evaluate(
     rows = [t.detach().clone().requires_grad_() for t in rows]
     arguments = (*rows, *([] if mapping is None else [mapping]))
     losses = loss_of(*arguments, **options)
-    weights = torch.linspace(-1, 2, len(losses), dtype=losses.dtype)
+    weights = torch.linspace(-1, 2, len(losses), dtype=losses.dtype, device=losses.device)
     leaves = [*rows, *([] if mapping is None else mapping.parameters())]
     return [losses.detach(), *torch.autograd.grad((weights * losses).sum(), leaves)]
 
@@ -61,12 +63,13 @@ def assert_like_reference(rows: Rows, mapping: nn.Module | None, **options: Any)
 @pytest.mark.parametrize("d", [1, 8, 10, 33, 257, 300])  # the last is too wide for native code
 @pytest.mark.parametrize(("steps", "radius"), [(0, 1.0), (5, 0.0), (2, 9.0), (5, 0.3)])
 @pytest.mark.parametrize("batch", [0, 1, 70])
-def test_smf(batch: int, d: int, steps: int, radius: float, inner: str) -> None:
-    assert_like_reference(draw(batch, d, d), None, steps=steps, radius=radius, inner=inner)
+def test_smf(batch: int, d: int, steps: int, radius: float, inner: str, device: str) -> None:
+    rows = draw(batch, d, d, device)
+    assert_like_reference(rows, None, steps=steps, radius=radius, inner=inner)
 
 
-def test_smf_of_zeros_and_ties() -> None:
-    user, item, rating = draw(30, 10, 10)
+def test_smf_of_zeros_and_ties(device: str) -> None:
+    user, item, rating = draw(30, 10, 10, device)
     item[3] = 0
     item[4:, 2] = 0
     user[7] = 0
@@ -77,29 +80,40 @@ def test_smf_of_zeros_and_ties() -> None:
 
 @pytest.mark.parametrize("inner", ["pgd", "exact"])
 @pytest.mark.parametrize("bias", [True, False])
-def test_linear_map(bias: bool, inner: str) -> None:
+def test_linear_map(bias: bool, inner: str, device: str) -> None:
     torch.manual_seed(0)
-    mapping = nn.Linear(10, 6, bias=bias)
-    assert_like_reference(draw(50, 10, 6), mapping, steps=5, radius=0.5, inner=inner)
+    mapping = nn.Linear(10, 6, bias=bias).to(device)
+    assert_like_reference(draw(50, 10, 6, device), mapping, steps=5, radius=0.5, inner=inner)
 
 
 # A sign near a tie may differ from float64, and moves a coordinate by 2 step_size: small steps.
 @pytest.mark.parametrize("options", [{"steps": 0, "radius": 1.0}, {"steps": 5, "radius": 1e-5}])
 @pytest.mark.parametrize("batch", [0, 1, 64, 300])
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("widths", [(10, 50, 10), (1, 1, 1), (33, 7, 6), (17, 64, 257)])
-def test_mlp(widths: tuple[int, int, int], bias: bool, batch: int, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "widths", [(10, 50, 10), (11, 6, 11), (1, 1, 1), (33, 7, 6), (17, 64, 257)]
+)
+def test_mlp(
+    widths: tuple[int, int, int], bias: bool, batch: int, options: dict[str, Any], device: str
+) -> None:
     d_source, _, d_target = widths
-    assert_like_reference(draw(batch, d_source, d_target), mlp(*widths, bias=bias), **options)
+    rows = draw(batch, d_source, d_target, device)
+    assert_like_reference(rows, mlp(*widths, device, bias=bias), **options)
 
 
-def test_mlp_with_many_blocks() -> None:
-    assert_like_reference(draw(5000, 10, 10), mlp(10, 50, 10), steps=3, radius=1e-6)
+def test_mlp_with_many_blocks(fast_device: str) -> None:
+    rows, mapping = draw(5000, 10, 10, fast_device), mlp(10, 50, 10, fast_device)
+    assert_like_reference(rows, mapping, steps=3, radius=1e-6)
 
 
-def test_mlp_at_the_perturbation_of_pgd_perturb() -> None:
+def test_mlp_with_more_rows_than_a_tile(device: str) -> None:
+    rows, mapping = draw(16384 + 300, 3, 2, device), mlp(3, 2, 2, device)
+    assert_like_reference(rows, mapping, steps=1, radius=1e-6)
+
+
+def test_mlp_at_the_perturbation_of_pgd_perturb(device: str) -> None:
     """With a large radius, in float32: the loss at u + delta*, and the gradients at that delta*."""
-    rows, mapping = draw(200, 10, 10), mlp(10, 50, 10)
+    rows, mapping = draw(200, 10, 10, device), mlp(10, 50, 10, device)
     delta = pgd_perturb(*rows, mapping, steps=5, radius=2.0)
 
     def at_delta(user: Tensor, item: Tensor, rating: Tensor, f: nn.Module, **_: Any) -> Tensor:
@@ -113,8 +127,8 @@ def test_mlp_at_the_perturbation_of_pgd_perturb() -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_only_what_requires_a_gradient_gets_one() -> None:
-    (user, item, rating), mapping = draw(20, 10, 10), mlp(10, 50, 10)
+def test_only_what_requires_a_gradient_gets_one(device: str) -> None:
+    (user, item, rating), mapping = draw(20, 10, 10, device), mlp(10, 50, 10, device)
     user.requires_grad_()
     mapping.requires_grad_(False)
     mapping[2].weight.requires_grad_()
@@ -125,8 +139,8 @@ def test_only_what_requires_a_gradient_gets_one() -> None:
         assert not sharp_mapping_loss(user, item, rating, mapping, steps=2, radius=1).requires_grad
 
 
-def test_rows_that_are_not_contiguous() -> None:
-    (user, item, rating), mapping = draw(40, 10, 10), mlp(10, 50, 10)
+def test_rows_that_are_not_contiguous(device: str) -> None:
+    (user, item, rating), mapping = draw(40, 10, 10, device), mlp(10, 50, 10, device)
     strided = [user.T.contiguous().T, item.repeat(1, 2)[:, :10], rating.repeat_interleave(2)[::2]]
     options: dict[str, Any] = {"steps": 3, "radius": 0.5}
     for loss, with_mapping in ((sharp_mf_loss, None), (sharp_mapping_loss, mapping)):
@@ -149,12 +163,12 @@ def test_same_bits_at_any_number_of_threads(batch: int, threads: None) -> None:
 
 @pytest.mark.parametrize("mapped", [True, False])
 @pytest.mark.parametrize(("name", "place"), [("user", 0), ("item", 1), ("rating", 2)])
-def test_not_finite_is_named(name: str, place: int, mapped: bool) -> None:
-    rows = draw(40, 10, 10)
+def test_not_finite_is_named(name: str, place: int, mapped: bool, device: str) -> None:
+    rows = draw(40, 10, 10, device)
     rows[place].view(-1)[17] = torch.nan
     with pytest.raises(ValueError, match=rf"^{name} holds a value that is not finite$"):
         if mapped:
-            sharp_mapping_loss(*rows, mlp(10, 50, 10), steps=3, radius=1.0)
+            sharp_mapping_loss(*rows, mlp(10, 50, 10, device), steps=3, radius=1.0)
         else:
             sharp_mf_loss(*rows, steps=3, radius=1.0)
 
@@ -173,13 +187,13 @@ def test_gradcheck_of_the_reference(kind: str, inner: str) -> None:
         assert torch.autograd.gradcheck(lambda *r: sharp_mapping_loss(*r, mapping, **options), rows)
 
 
-def test_opcheck() -> None:
-    rows = [t.requires_grad_() for t in draw(20, 10, 10)]
+def test_opcheck(device: str) -> None:
+    rows = [t.requires_grad_() for t in draw(20, 10, 10, device)]
     options: dict[str, Any] = {"steps": 3, "step_size": 0.3, "radius": 1.0}
     ops = torch.ops.scdr
     for inner in ("pgd", "exact"):
         torch.library.opcheck(ops.sharp_mf_loss.default, rows, {**options, "inner": inner})
-    first, _, second = mlp(10, 50, 10)
+    first, _, second = mlp(10, 50, 10, device)
     weights = [first.weight, first.bias, second.weight, second.bias]
     torch.library.opcheck(ops.sharp_mapping_loss.default, (*rows, *weights), options)
     weights = [first.weight, None, second.weight, None]
@@ -189,7 +203,7 @@ def test_opcheck() -> None:
         torch.library.opcheck(
             ops.sharp_mapping_loss_backward.default, plain, {"item_too": item_too}
         )
-    along = torch.zeros(20)
+    along = torch.zeros(20, device=device)
     torch.library.opcheck(
         ops.sharp_mf_loss_backward.default,
         (along, rows[0].detach(), rows[1].detach(), along, along),
@@ -198,12 +212,13 @@ def test_opcheck() -> None:
 
 
 @pytest.mark.parametrize("kind", ["identity", "linear", "mlp"])
-def test_inside_torch_compile(kind: str) -> None:
+def test_inside_torch_compile(kind: str, fast_device: str) -> None:
     torch.manual_seed(0)
     mapping = {"identity": None, "linear": nn.Linear(10, 10), "mlp": mlp(10, 50, 10)}[kind]
+    mapping = mapping and mapping.to(fast_device)
     loss = sharp_mf_loss if mapping is None else sharp_mapping_loss
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    rows = draw(40, 10, 10)
+    rows = draw(40, 10, 10, fast_device)
     options: dict[str, Any] = {"steps": 4, "radius": 1.0}
     for mine, theirs in zip(
         evaluate(compiled, rows, mapping, **options),
