@@ -130,7 +130,8 @@ LAUNCHES: dict[str, list[tuple[int, int]]] = {
     "mapping_sgd_epoch/update_kernel": [(256, 0)],
     "mapping_sgd_epoch/users_kernel": [(256, 0)],
     "mf_sgd_epoch/check_kernel": [(256, 0)],
-    "mf_sgd_epoch/epoch_kernel": [(768, 256 * 11 * 8), (256, 0)],
+    "mf_sgd_epoch/epoch_kernel": [(768, 256 * (11 * 8 + 2 * 32)), (256, 0)],
+    "mf_sgd_epoch/places_kernel": [(256, 0)],
     "mf_sgd_epoch/prepare_kernel": [(256, 0)],
     "mf_sgd_epoch/square_sum_kernel": [(256, 0)],
     "mf_sgd_epoch/sum_kernel": [(256, 0)],
@@ -182,7 +183,7 @@ VISIT = {
     "visit (user, item, rating)": 16,
     "both factor rows": 2 * 4 * D,
     "error, written": 4,
-    "sorted keys and visits, both sides": 2 * 16,
+    "places, both sides": 2 * 8,
     STEPS: 2 * 2 * 2 * 4 * D,
 }
 ROW = 2 * 4 * D  # ... and for a row of a table that a batch changes, read and written

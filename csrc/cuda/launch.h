@@ -69,7 +69,7 @@ inline __device__ std::int64_t threads_of_grid() {
 }
 
 // The shared memory that a launch asks for by Grid::shared_bytes.
-extern __shared__ unsigned char dynamic_shared_bytes[];
+alignas(16) extern __shared__ unsigned char dynamic_shared_bytes[];
 template <class T>
 __device__ __forceinline__ T* dynamic_shared() {
   return reinterpret_cast<T*>(dynamic_shared_bytes);

@@ -9,6 +9,7 @@
 #include <limits>
 #include <vector>
 
+#include "cuda/ratings_request.h"
 #include "cuda/sort.h"
 #include "mapping_sgd_epoch_request.h"
 #include "slices.h"
@@ -36,7 +37,7 @@ std::int64_t read_index(const std::int32_t* narrow, const std::int64_t* wide, st
   return index;
 }
 
-void check_values(const MappingRequest& request, const cuda::MappingRatings& ratings, Place place) {
+void check_values(const MappingRequest& request, const cuda::Ratings& ratings, Place place) {
   const char* op = kMappingSgdEpoch;
   const float* tensors[6] = {request.user.const_data_ptr<float>(),
                              request.item.const_data_ptr<float>()};
@@ -51,16 +52,10 @@ void check_values(const MappingRequest& request, const cuda::MappingRatings& rat
       ratings, tensors, counts, 6,
       reinterpret_cast<cuda::MappingWrong*>(status.mutable_data_ptr<std::int64_t>()), place.device,
       place.stream);
-  const auto outside = [&](const char* name, const std::int32_t* narrow, const std::int64_t* wide,
-                           std::int64_t at, std::int64_t n) {
-    if (at == cuda::kNowhere) return;
-    check(false, op, name, "holds ", read_index(narrow, wide, at, place), " at row ", at,
-          ", outside [0, ", n, ")");
-  };
-  outside("users", ratings.users, nullptr, wrong.users, ratings.n_users);
-  outside("items", ratings.items, nullptr, wrong.items, ratings.n_items);
-  check(wrong.ratings == cuda::kNowhere, op, "ratings", "is not finite at row ", wrong.ratings);
-  outside("order", ratings.order32, ratings.order64, wrong.order, ratings.rows);
+  throw_if_wrong(op, wrong.ratings, ratings,
+                 [&](const std::int32_t* narrow, const std::int64_t* wide, std::int64_t at) {
+                   return read_index(narrow, wide, at, place);
+                 });
   constexpr const char* names[] = {"user", "item", "w1", "b1", "w2", "b2"};
   if (wrong.tensor != cuda::kNowhere)
     check(false, op, names[wrong.tensor], "holds a value that is not finite");
@@ -88,18 +83,7 @@ Tensor run_on_cuda(const MappingRequest& request) {
   const torch::stable::accelerator::DeviceGuard guard(device);
   const Place place{device, torch::stable::accelerator::getCurrentStream(device).nativeHandle()};
 
-  const bool wide = request.order.scalar_type() == ScalarType::Long;
-  const cuda::MappingRatings ratings{
-      .users = request.users.const_data_ptr<std::int32_t>(),
-      .items = request.items.const_data_ptr<std::int32_t>(),
-      .ratings = request.ratings.const_data_ptr<float>(),
-      .order32 = wide ? nullptr : request.order.const_data_ptr<std::int32_t>(),
-      .order64 = wide ? request.order.const_data_ptr<std::int64_t>() : nullptr,
-      .rows = request.rows,
-      .visits = request.visits,
-      .n_users = request.n_users,
-      .n_items = request.n_items,
-  };
+  const cuda::Ratings ratings = ratings_of(request);
   check_values(request, ratings, place);
   Tensor result = torch::stable::new_zeros(user, {}, ScalarType::Double);
   const std::int64_t visits = request.visits;

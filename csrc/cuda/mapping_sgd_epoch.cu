@@ -10,6 +10,7 @@
 #include "cuda/launch.h"
 #include "cuda/mapping_gradient_phases.h"
 #include "cuda/mlp.h"
+#include "cuda/ratings_check.h"
 #include "cuda/row.h"
 
 namespace scdr::cuda {
@@ -24,10 +25,6 @@ constexpr int kTogether = 4;
 constexpr const char* kOp = "mapping_sgd_epoch_";
 
 unsigned blocks_of(std::int64_t threads) { return blocks_for(threads, kThreads); }
-
-__device__ std::int64_t row_of(const MappingRatings& ratings, std::int64_t visit) {
-  return ratings.order32 != nullptr ? ratings.order32[visit] : ratings.order64[visit];
-}
 
 struct Batch {
   std::int64_t number, begin, end;  // visits
@@ -44,7 +41,7 @@ __device__ Batch batch_of(const MappingEpoch& epoch, std::int64_t number) {
 template <int D>
 __device__ void compute_rows(const MappingEpoch& epoch, const PgdMlp& mlp, const Batch& batch,
                              const Tile& tile, const Team& team) {
-  const MappingRatings& ratings = epoch.ratings;
+  const Ratings& ratings = epoch.ratings;
   const float scale = 2.0f / static_cast<float>(batch.end - batch.begin);
   for (int row = static_cast<int>(team.thread); row < tile.count;
        row += static_cast<int>(team.threads)) {
@@ -236,23 +233,6 @@ __global__ void __launch_bounds__(kThreads, 4)
   update_all(epoch, batch_of(epoch, number), team_of_grid());
 }
 
-__device__ void note_first(std::int64_t* first, std::int64_t at) {
-  atomicMin(reinterpret_cast<unsigned long long*>(first), static_cast<unsigned long long>(at));
-}
-
-__device__ bool outside(std::int64_t index, std::int64_t n) { return index < 0 || index >= n; }
-
-__global__ void check_kernel(MappingRatings ratings, MappingWrong* wrong) {
-  const Team team = team_of_grid();
-  for (std::int64_t row = team.thread; row < ratings.rows; row += team.threads) {
-    if (outside(ratings.users[row], ratings.n_users)) note_first(&wrong->users, row);
-    if (outside(ratings.items[row], ratings.n_items)) note_first(&wrong->items, row);
-    if (!isfinite(ratings.ratings[row])) note_first(&wrong->ratings, row);
-  }
-  for (std::int64_t visit = team.thread; visit < ratings.visits; visit += team.threads)
-    if (outside(row_of(ratings, visit), ratings.rows)) note_first(&wrong->order, visit);
-}
-
 __global__ void finite_kernel(const float* x, std::int64_t count, std::int64_t place,
                               MappingWrong* wrong) {
   const Team team = team_of_grid();
@@ -260,7 +240,7 @@ __global__ void finite_kernel(const float* x, std::int64_t count, std::int64_t p
     if (!isfinite(x[i])) note_first(&wrong->tensor, place);
 }
 
-__global__ void keys_kernel(MappingRatings ratings, std::int64_t batch_size, std::int64_t* keys) {
+__global__ void keys_kernel(Ratings ratings, std::int64_t batch_size, std::int64_t* keys) {
   const Team team = team_of_grid();
   for (std::int64_t visit = team.thread; visit < ratings.visits; visit += team.threads)
     keys[visit] = visit / batch_size * ratings.n_users + ratings.users[row_of(ratings, visit)];
@@ -313,22 +293,21 @@ void run(const MappingEpoch& epoch, std::int64_t begin, std::int64_t end, cudaSt
 
 }  // namespace
 
-MappingWrong mapping_check(const MappingRatings& ratings, const float* const* tensors,
+MappingWrong mapping_check(const Ratings& ratings, const float* const* tensors,
                            const std::int64_t* counts, int number, MappingWrong* status, int device,
                            void* stream_handle) {
   auto* stream = static_cast<cudaStream_t>(stream_handle);
   check_cuda(kOp, cudaSetDevice(device));
   check_cuda(kOp, cudaMemsetAsync(status, 0x7f, sizeof(MappingWrong), stream));
-  launch(kOp, {blocks_of(std::max(ratings.rows, ratings.visits)), kThreads, stream}, check_kernel,
-         ratings, status);
+  check_ratings(kOp, ratings, &status->ratings, stream);
   for (int i = 0; i < number; ++i)
     launch(kOp, {blocks_of(counts[i]), kThreads, stream}, finite_kernel, tensors[i], counts[i],
            std::int64_t{i}, status);
   return read(kOp, status, stream);
 }
 
-void mapping_keys(const MappingRatings& ratings, std::int64_t batch_size, std::int64_t* keys,
-                  int device, void* stream_handle) {
+void mapping_keys(const Ratings& ratings, std::int64_t batch_size, std::int64_t* keys, int device,
+                  void* stream_handle) {
   auto* stream = static_cast<cudaStream_t>(stream_handle);
   check_cuda(kOp, cudaSetDevice(device));
   launch(kOp, {blocks_of(ratings.visits), kThreads, stream}, keys_kernel, ratings, batch_size,

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "cuda/mapping_gradient.h"
+#include "cuda/ratings.h"
 #include "math/mapping_sgd_epoch.h"
 
 namespace scdr::cuda {
@@ -13,21 +14,10 @@ namespace scdr::cuda {
 // Batches of so many rows are a block's work, and one launch does many of them.
 constexpr std::int64_t kMostRowsOfBlock = 1024;
 
-// Ratings as they were passed. Exactly one of the two orders is set.
-struct MappingRatings {
-  const std::int32_t* users;  // [rows]
-  const std::int32_t* items;  // [rows]
-  const float* ratings;       // [rows]
-  const std::int32_t* order32;
-  const std::int64_t* order64;  // [visits]
-  std::int64_t rows, visits, n_users, n_items;
-};
-
-// Where an argument is first wrong, kNowhere where it is not.
 struct MappingWrong {
-  std::int64_t users, items, ratings, order, tensor;
+  WrongRatings ratings;
+  std::int64_t tensor;  // the first that holds a value that is not finite, kNowhere if none does
 };
-constexpr std::int64_t kNowhere = 0x7f7f7f7f7f7f7f7f;
 
 struct MappingParameter {
   float* x;
@@ -45,7 +35,7 @@ struct MappingState {
 };
 
 struct MappingEpoch {
-  MappingRatings ratings;
+  Ratings ratings;
   const float* item;         // [I, d_target]
   float* user_vectors;       // [U, d_source]
   MappingParameter user;     // x null: not trained
@@ -70,12 +60,12 @@ struct MappingEpoch {
 
 // All of these run on `stream` of `device`; those that return something wait for it. tensors: which
 // must hold finite values only; the first of them that does not is named by its place.
-MappingWrong mapping_check(const MappingRatings& ratings, const float* const* tensors,
+MappingWrong mapping_check(const Ratings& ratings, const float* const* tensors,
                            const std::int64_t* counts, int number, MappingWrong* status, int device,
                            void* stream);
 // key = batch * n_users + user, for each visit.
-void mapping_keys(const MappingRatings& ratings, std::int64_t batch_size, std::int64_t* keys,
-                  int device, void* stream);
+void mapping_keys(const Ratings& ratings, std::int64_t batch_size, std::int64_t* keys, int device,
+                  void* stream);
 void mapping_start(const MappingEpoch& epoch, int device, void* stream);
 // The batches [begin, end); returns the state after them, and waits for it.
 MappingState mapping_batches(const MappingEpoch& epoch, std::int64_t begin, std::int64_t end,

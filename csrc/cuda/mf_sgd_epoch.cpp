@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "cuda/ratings_request.h"
 #include "cuda/sort.h"
 #include "mf_sgd_epoch_request.h"
 #include "slices.h"
@@ -31,13 +32,19 @@ T* at(const Tensor& tensor) {
 // What one side of the factorisation needs for an epoch.
 class Side {
  public:
-  Side(const Tensor& keys, std::int64_t batch, std::int64_t d)
-      : sorted_(stable_sort(keys)),
+  // keys [visits] as of mf_prepare.
+  Side(const Tensor& keys, std::int64_t batch, std::int64_t d, std::int64_t rows, int device,
+       void* stream)
+      : places_(scratch(keys, keys.numel() * sizeof(cuda::MfPlace), ScalarType::Byte)),
         step_(scratch(keys, batch * d, ScalarType::Float)),
-        bias_step_(scratch(keys, batch, ScalarType::Float)) {}
+        bias_step_(scratch(keys, batch, ScalarType::Float)) {
+    const auto [rising, sorted] = stable_sort(keys);
+    cuda::mf_places(at<std::int64_t>(rising), at<std::int64_t>(sorted), keys.numel(), batch, rows,
+                    at<cuda::MfPlace>(places_), device, stream);
+  }
 
   cuda::MfSide view(const cuda::MfTable& table, const MfMomentTensors& moments,
-                    const std::optional<Tensor>& inverse_count, std::int64_t rows) const {
+                    const std::optional<Tensor>& inverse_count) const {
     const auto pair = [](const std::optional<Tensor>& factors, const std::optional<Tensor>& bias) {
       return cuda::MfTable{MfRequest::write(factors), MfRequest::write(bias)};
     };
@@ -47,14 +54,11 @@ class Side {
             .inverse_count = MfRequest::read(inverse_count),
             .step = at<float>(step_),
             .bias_step = at<float>(bias_step_),
-            .keys = at<std::int64_t>(sorted_.first),
-            .sorted = at<std::int64_t>(sorted_.second),
-            .rows = rows};
+            .places = at<cuda::MfPlace>(places_)};
   }
 
  private:
-  std::pair<Tensor, Tensor> sorted_;
-  Tensor step_, bias_step_;
+  Tensor places_, step_, bias_step_;
 };
 
 // Of the next batches.
@@ -67,42 +71,19 @@ void send_adam_sizes(const MfRequest& request, std::int64_t batches, float* to, 
   cuda::mf_copy_sizes(sizes.data(), to, batches, device, stream);
 }
 
-void throw_if_wrong(const cuda::MfWrong& wrong, const cuda::MfRatings& ratings, int device,
-                    void* stream) {
-  const auto outside = [&](const char* name, const std::int32_t* narrow, const std::int64_t* wide,
-                           std::int64_t at, std::int64_t n) {
-    if (at == cuda::kNone) return;
-    check(false, kMfSgdEpoch, name, "holds ", cuda::read_index(narrow, wide, at, device, stream),
-          " at row ", at, ", outside [0, ", n, ")");
-  };
-  outside("users", ratings.users, nullptr, wrong.users, ratings.n_users);
-  outside("items", ratings.items, nullptr, wrong.items, ratings.n_items);
-  check(wrong.ratings == cuda::kNone, kMfSgdEpoch, "ratings", "is not finite at row ",
-        wrong.ratings);
-  outside("order", ratings.order32, ratings.order64, wrong.order, ratings.rows);
-}
-
 Tensor run_on_cuda(const MfRequest& request) {
   const Tensor& user = request.user;
   const int device = user.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
   void* stream = torch::stable::accelerator::getCurrentStream(device).nativeHandle();
 
-  const bool wide = request.order.scalar_type() == ScalarType::Long;
-  const cuda::MfRatings ratings{
-      .users = request.users.const_data_ptr<std::int32_t>(),
-      .items = request.items.const_data_ptr<std::int32_t>(),
-      .ratings = request.ratings.const_data_ptr<float>(),
-      .order32 = wide ? nullptr : request.order.const_data_ptr<std::int32_t>(),
-      .order64 = wide ? request.order.const_data_ptr<std::int64_t>() : nullptr,
-      .rows = request.rows,
-      .visits = request.visits,
-      .n_users = request.n_users,
-      .n_items = request.n_items,
-  };
-  const Tensor status = scratch(user, sizeof(cuda::MfWrong), ScalarType::Byte);
-  throw_if_wrong(cuda::mf_check(ratings, at<cuda::MfWrong>(status), device, stream), ratings,
-                 device, stream);
+  const cuda::Ratings ratings = ratings_of(request);
+  const Tensor status = scratch(user, sizeof(cuda::WrongRatings), ScalarType::Byte);
+  throw_if_wrong(kMfSgdEpoch,
+                 cuda::mf_check(ratings, at<cuda::WrongRatings>(status), device, stream), ratings,
+                 [&](const std::int32_t* narrow, const std::int64_t* wide, std::int64_t place) {
+                   return cuda::read_index(narrow, wide, place, device, stream);
+                 });
   Tensor loss = torch::stable::new_zeros(user, {}, ScalarType::Double);
   const std::int64_t visits = request.visits;
   if (visits == 0) return loss;
@@ -111,13 +92,16 @@ Tensor run_on_cuda(const MfRequest& request) {
   const std::int64_t widest = std::max(request.n_users, request.n_items);
   check((visits / batch + 1) < std::numeric_limits<std::int64_t>::max() / widest, kMfSgdEpoch,
         "batch_size", "is too small for so many rows");
+  check(batch <= std::numeric_limits<std::uint32_t>::max(), kMfSgdEpoch, "batch_size",
+        "must be below 2^32 on CUDA");
   const Tensor visited = scratch(user, visits * sizeof(cuda::MfVisit), ScalarType::Byte);
   const Tensor user_keys = scratch(user, visits, ScalarType::Long);
   const Tensor item_keys = scratch(user, visits, ScalarType::Long);
   cuda::mf_prepare(ratings, batch, at<cuda::MfVisit>(visited), at<std::int64_t>(user_keys),
                    at<std::int64_t>(item_keys), device, stream);
 
-  Side users(user_keys, batch, d), items(item_keys, batch, d);
+  Side users(user_keys, batch, d, request.n_users, device, stream);
+  Side items(item_keys, batch, d, request.n_items, device, stream);
   const Tensor error = scratch(user, visits, ScalarType::Float);
   const Tensor adam_sizes =
       scratch(user, request.adam_step ? kBatchesOfSlice : 0, ScalarType::Float);
@@ -125,9 +109,9 @@ Tensor run_on_cuda(const MfRequest& request) {
   cuda::MfEpoch epoch{
       .visits = at<cuda::MfVisit>(visited),
       .user = users.view({at<float>(user), MfRequest::write(request.user_bias)},
-                         request.user_moments, request.user_inverse_count, request.n_users),
+                         request.user_moments, request.user_inverse_count),
       .item = items.view({at<float>(request.item), MfRequest::write(request.item_bias)},
-                         request.item_moments, request.item_inverse_count, request.n_items),
+                         request.item_moments, request.item_inverse_count),
       .settings = request.settings,
       .inner = request.inner,
       .d = request.d,
@@ -155,8 +139,8 @@ Tensor run_on_cuda(const MfRequest& request) {
     const std::int64_t bad_at = std::min(bad.error, bad.result);
     if (request.adam_step)
       *request.adam_step->mutable_data_ptr<std::int64_t>() +=
-          bad_at == cuda::kNone ? batches : (bad_at - begin) / batch + (error_first ? 0 : 1);
-    if (bad_at != cuda::kNone)
+          bad_at == cuda::kNowhere ? batches : (bad_at - begin) / batch + (error_first ? 0 : 1);
+    if (bad_at != cuda::kNowhere)
       throw_not_finite(error_first ? "error" : "result", bad_at / batch, bad_at,
                        cuda::read_index(ratings.order32, ratings.order64, bad_at, device, stream));
     slices.passed(end);

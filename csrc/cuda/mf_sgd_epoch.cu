@@ -9,6 +9,7 @@
 
 #include "cuda/launch.h"
 #include "cuda/pack.h"
+#include "cuda/ratings_check.h"
 
 namespace scdr::cuda {
 namespace {
@@ -20,27 +21,7 @@ constexpr int kMostThreads = 768;  // more would leave each too few registers
 constexpr std::int64_t kMostRounds = 8;
 constexpr const char* kOp = "mf_sgd_epoch_";
 
-__device__ std::int64_t row_of(const MfRatings& ratings, std::int64_t visit) {
-  return ratings.order32 != nullptr ? ratings.order32[visit] : ratings.order64[visit];
-}
-
-__device__ bool outside(std::int64_t index, std::int64_t n) { return index < 0 || index >= n; }
-
-__device__ void note_first(std::int64_t* first, std::int64_t at) {
-  atomicMin(reinterpret_cast<unsigned long long*>(first), static_cast<unsigned long long>(at));
-}
-
-__global__ void check_kernel(MfRatings ratings, MfWrong* first) {
-  for (std::int64_t row = thread_of_grid(); row < ratings.rows; row += threads_of_grid()) {
-    if (outside(ratings.users[row], ratings.n_users)) note_first(&first->users, row);
-    if (outside(ratings.items[row], ratings.n_items)) note_first(&first->items, row);
-    if (!isfinite(ratings.ratings[row])) note_first(&first->ratings, row);
-  }
-  for (std::int64_t visit = thread_of_grid(); visit < ratings.visits; visit += threads_of_grid())
-    if (outside(row_of(ratings, visit), ratings.rows)) note_first(&first->order, visit);
-}
-
-__global__ void prepare_kernel(MfRatings ratings, std::int64_t batch_size, MfVisit* visits,
+__global__ void prepare_kernel(Ratings ratings, std::int64_t batch_size, MfVisit* visits,
                                std::int64_t* user_keys, std::int64_t* item_keys) {
   for (std::int64_t at = thread_of_grid(); at < ratings.visits; at += threads_of_grid()) {
     const std::int64_t row = row_of(ratings, at), batch = at / batch_size;
@@ -51,9 +32,26 @@ __global__ void prepare_kernel(MfRatings ratings, std::int64_t batch_size, MfVis
   }
 }
 
+__global__ void places_kernel(const std::int64_t* keys, const std::int64_t* sorted,
+                              std::int64_t visits, std::int64_t batch_size,
+                              std::int64_t rows_of_table, MfPlace* places) {
+  for (std::int64_t at = thread_of_grid(); at < visits; at += threads_of_grid()) {
+    const std::int64_t batch = at / batch_size;
+    places[at] = {static_cast<std::int32_t>(keys[at] - batch * rows_of_table),
+                  static_cast<std::uint32_t>(sorted[at] - batch * batch_size)};
+  }
+}
+
+// What a batch is about, by number of the visit in it; in shared memory where one block does it.
+struct Visits {
+  const MfVisit* visits;
+  const MfPlace *user_places, *item_places;
+};
+
 // A batch: its visits [begin, end), and where their steps are kept.
 struct Batch {
   std::int64_t begin, end;
+  Visits of;
   float *user_step, *item_step;            // [end - begin, d]
   float *user_bias_step, *item_bias_step;  // [end - begin]
 };
@@ -71,15 +69,17 @@ __device__ float weight_of(const MfSide& side, std::int64_t row) {
   return side.inverse_count != nullptr ? side.inverse_count[row] : 1.0f;
 }
 
+// Whether all errors that this thread has met are finite.
 template <class Pack, Inner inner>
-__device__ void compute(const MfEpoch& epoch, const Batch& batch) {
+__device__ bool compute(const MfEpoch& epoch, const Batch& batch) {
   const MfSettings& settings = epoch.settings;
   const MfTable &users = epoch.user.table, &items = epoch.item.table;
   const int d = epoch.d;
-  for (std::int64_t at = batch.begin + group_of_grid<Pack>(); at < batch.end;
-       at += groups_of_grid<Pack>()) {
-    const MfVisit visit = epoch.visits[at];
-    const std::int64_t user = visit.user, item = visit.item, row = at - batch.begin;
+  bool finite = true;
+  for (std::int64_t row = group_of_grid<Pack>(); row < batch.end - batch.begin;
+       row += groups_of_grid<Pack>()) {
+    const MfVisit visit = batch.of.visits[row];
+    const std::int64_t user = visit.user, item = visit.item, at = batch.begin + row;
     const float* u = users.factors + user * d;
     const float* v = items.factors + item * d;
     float base = settings.offset - visit.rating;
@@ -93,7 +93,10 @@ __device__ void compute(const MfEpoch& epoch, const Batch& batch) {
                                    batch.item_step + row * d);
     if (Pack::lane() != 0) continue;
     epoch.error[at] = error.error;
-    if (!isfinite(error.error)) note_first(&epoch.bad->error, at);
+    if (!isfinite(error.error)) {
+      note_first(&epoch.bad->error, at);
+      finite = false;
+    }
     if (users.bias != nullptr)
       batch.user_bias_step[row] = mf_bias_step(error.error, users.bias[user], settings.lr,
                                                settings.user_bias_penalty * user_weight);
@@ -101,80 +104,79 @@ __device__ void compute(const MfEpoch& epoch, const Batch& batch) {
       batch.item_bias_step[row] = mf_bias_step(error.error, items.bias[item], settings.lr,
                                                settings.item_bias_penalty * item_weight);
   }
+  return finite;
 }
 
-// One row of a table, and where its visits in the batch are: sorted[first, last).
+// One row of a table, and its visits in the batch: places[first, last).
 struct Segment {
   std::int64_t row, first, last;
 };
 
 // Calls body(segment) for each row of the table in the batch, by one group each.
 template <class Pack, class Body>
-__device__ void for_each_row(const MfSide& side, std::int64_t batch_size, const Batch& batch,
-                             Body body) {
-  const std::int64_t first_key = batch.begin / batch_size * side.rows;
-  for (std::int64_t at = batch.begin + group_of_grid<Pack>(); at < batch.end;
-       at += groups_of_grid<Pack>()) {
-    const std::int64_t key = side.keys[at];
-    if (at > batch.begin && side.keys[at - 1] == key) continue;
+__device__ void for_each_row(const MfPlace* places, std::int64_t visits, Body body) {
+  for (std::int64_t at = group_of_grid<Pack>(); at < visits; at += groups_of_grid<Pack>()) {
+    const std::int32_t row = places[at].row;
+    if (at > 0 && places[at - 1].row == row) continue;
     std::int64_t last = at + 1;
-    while (last < batch.end && side.keys[last] == key) ++last;
-    body(Segment{key - first_key, at, last});
+    while (last < visits && places[last].row == row) ++last;
+    body(Segment{row, at, last});
   }
 }
 
-// Folds the steps of the visits sorted[first, last) into `into`, in order: `into` [width], step
+// Folds the steps of the visits places[first, last) into `into`, in order: `into` [width], step
 // [batch, width]. Returns whether what this thread has written is finite.
 template <class Pack, class Fold>
-__device__ bool fold_steps(float* into, const float* step, int width, const std::int64_t* sorted,
-                           std::int64_t first, std::int64_t last, std::int64_t begin, Fold fold) {
+__device__ bool fold_steps(float* into, const float* step, int width, const MfPlace* places,
+                           std::int64_t first, std::int64_t last, Fold fold) {
   bool finite = true;
   for (int j = 0; j < width; j += Pack::width) {
     Pack value = Pack::load(into + j, width - j);
 #pragma unroll 4
     for (std::int64_t at = first; at < last; ++at)
-      value = fold(value, Pack::load(step + (sorted[at] - begin) * width + j, width - j));
+      value =
+          fold(value, Pack::load(step + std::int64_t{places[at].in_batch} * width + j, width - j));
     store(into + j, width - j, value);
     finite = finite && isfinite(value.x);
   }
   return finite;
 }
 
-// SGD: the steps are taken off the tables.
+// SGD: the steps are taken off the tables. Returns whether what this thread has written is finite.
 template <class Pack>
-__device__ void apply(const MfEpoch& epoch, const MfSide& side, const Batch& batch,
-                      const float* step, const float* bias_step) {
+__device__ bool apply(const MfEpoch& epoch, const MfTable& table, const MfPlace* places,
+                      const Batch& batch, const float* step, const float* bias_step) {
   const auto minus = [](Pack x, Pack y) { return x - y; };
-  for_each_row<Pack>(side, epoch.batch_size, batch, [&](const Segment& at) {
-    bool finite = fold_steps<Pack>(side.table.factors + at.row * epoch.d, step, epoch.d,
-                                   side.sorted, at.first, at.last, batch.begin, minus);
-    if (side.table.bias != nullptr)
-      finite &= fold_steps<Pack>(side.table.bias + at.row, bias_step, 1, side.sorted, at.first,
-                                 at.last, batch.begin, minus);
-    if (!finite) note_first(&epoch.bad->result, side.sorted[at.first]);
+  bool all_finite = true;
+  for_each_row<Pack>(places, batch.end - batch.begin, [&](const Segment& at) {
+    bool finite = fold_steps<Pack>(table.factors + at.row * epoch.d, step, epoch.d, places,
+                                   at.first, at.last, minus);
+    if (table.bias != nullptr)
+      finite &=
+          fold_steps<Pack>(table.bias + at.row, bias_step, 1, places, at.first, at.last, minus);
+    if (!finite) note_first(&epoch.bad->result, batch.begin + places[at.first].in_batch);
+    all_finite &= finite;
   });
+  return all_finite;
 }
 
 // The gradient of each row comes together at the first of its visits; squares, if any, takes its
 // square there, and 0 at the others.
 template <class Pack>
-__device__ void gather(const MfEpoch& epoch, const MfSide& side, const Batch& batch, float* step,
+__device__ void gather(const MfEpoch& epoch, const MfPlace* places, const Batch& batch, float* step,
                        float* bias_step, double* squares) {
   const auto plus = [](Pack x, Pack y) { return x + y; };
-  for_each_row<Pack>(side, epoch.batch_size, batch, [&](const Segment& at) {
-    const std::int64_t to = side.sorted[at.first] - batch.begin;
-    fold_steps<Pack>(step + to * epoch.d, step, epoch.d, side.sorted, at.first + 1, at.last,
-                     batch.begin, plus);
-    const bool biased = side.table.bias != nullptr;
-    if (biased)
-      fold_steps<Pack>(bias_step + to, bias_step, 1, side.sorted, at.first + 1, at.last,
-                       batch.begin, plus);
+  for_each_row<Pack>(places, batch.end - batch.begin, [&](const Segment& at) {
+    const std::int64_t to = places[at.first].in_batch;
+    fold_steps<Pack>(step + to * epoch.d, step, epoch.d, places, at.first + 1, at.last, plus);
+    if (bias_step != nullptr)
+      fold_steps<Pack>(bias_step + to, bias_step, 1, places, at.first + 1, at.last, plus);
     if (squares == nullptr) return;
     __syncwarp(Pack::mask());
-    const double square =
-        mf_row_square_sum<Pack, 0>(epoch.d, step + to * epoch.d, biased ? bias_step + to : nullptr);
+    const double square = mf_row_square_sum<Pack, 0>(
+        epoch.d, step + to * epoch.d, bias_step != nullptr ? bias_step + to : nullptr);
     for (std::int64_t i = at.first + Pack::lane(); i < at.last; i += Pack::width)
-      squares[i - batch.begin] = i == at.first ? square : 0.0;
+      squares[i] = i == at.first ? square : 0.0;
   });
 }
 
@@ -218,21 +220,78 @@ __device__ MfUpdate update_of(const MfEpoch& epoch, std::int64_t visits, std::in
   return {.scale = static_cast<float>(scale), .adam = true, .step = step};
 }
 
+// Returns whether what this thread has written is finite.
 template <class Pack>
-__device__ void update(const MfEpoch& epoch, const MfSide& side, const Batch& batch,
-                       const float* step, const float* bias_step, const MfUpdate& how) {
+__device__ bool update(const MfEpoch& epoch, const MfSide& side, const MfPlace* places,
+                       const Batch& batch, const float* step, const float* bias_step,
+                       const MfUpdate& how) {
   const int d = epoch.d;
-  for_each_row<Pack>(side, epoch.batch_size, batch, [&](const Segment& at) {
-    const std::int64_t visit = side.sorted[at.first], from = visit - batch.begin;
+  bool all_finite = true;
+  for_each_row<Pack>(places, batch.end - batch.begin, [&](const Segment& at) {
+    const std::int64_t from = places[at.first].in_batch;
     const auto row = [&](const MfTable& table) { return table.factors + at.row * d; };
     Pack wrong = mf_update<Pack, 0>(row(side.table), row(side.first), row(side.second),
                                     step + from * d, d, how);
     if (side.table.bias != nullptr)
       wrong = wrong + mf_update<Pack, 0>(side.table.bias + at.row, side.first.bias + at.row,
                                          side.second.bias + at.row, bias_step + from, 1, how);
-    if (!(wrong.x == 0.0f)) note_first(&epoch.bad->result, visit);
+    if (!(wrong.x == 0.0f)) {
+      note_first(&epoch.bad->result, batch.begin + from);
+      all_finite = false;
+    }
   });
+  return all_finite;
 }
+
+// The one block that does small batches: a batch's visits wait in shared memory, and a thread reads
+// one visit of the next batch while this one is computed, so that no one waits for them.
+struct Stage {
+  MfVisit* visits;  // [2, most]
+  MfPlace* places;  // [2, 2, most]
+  int* faults;      // [2] of errors, of results
+  std::int64_t most;
+
+  static SCDR_SHARED std::size_t bytes(std::int64_t most) {
+    return static_cast<std::size_t>(2 * most) * (sizeof(MfVisit) + 2 * sizeof(MfPlace)) +
+           2 * sizeof(int);
+  }
+  __device__ Visits of(std::int64_t number) const {
+    const std::int64_t half = number % 2;
+    return {visits + half * most, places + 2 * half * most, places + (2 * half + 1) * most};
+  }
+};
+
+struct VisitAhead {
+  MfVisit visit;
+  MfPlace user, item;
+};
+
+__device__ VisitAhead read_ahead(const MfEpoch& epoch, std::int64_t at, std::int64_t end) {
+  if (at >= end) return {};
+  return {epoch.visits[at], epoch.user.places[at], epoch.item.places[at]};
+}
+
+__device__ void put(const Stage& stage, std::int64_t number, const VisitAhead& ahead) {
+  if (threadIdx.x >= stage.most) return;
+  const std::int64_t half = number % 2, at = threadIdx.x;
+  stage.visits[half * stage.most + at] = ahead.visit;
+  stage.places[2 * half * stage.most + at] = ahead.user;
+  stage.places[(2 * half + 1) * stage.most + at] = ahead.item;
+}
+
+// Whether a thread has found something that is not finite, since when all have met. Of one block
+// this is in shared memory, of the grid what threads have noted.
+struct Fault {
+  int* of_block;
+  const std::int64_t* of_grid;
+
+  __device__ void note(bool finite) const {
+    if (!finite && of_block != nullptr) atomicExch(of_block, 1);
+  }
+  __device__ bool found() const {
+    return of_block != nullptr ? *of_block != 0 : *of_grid != kNowhere;
+  }
+};
 
 __device__ void wait_for_all(bool whole_grid) {
   if (whole_grid)
@@ -242,31 +301,61 @@ __device__ void wait_for_all(bool whole_grid) {
 }
 
 // Every block of the grid, all of which run at once, or the only one goes through the batches of
-// [begin, end). Steps are kept in shared memory where it was asked for.
+// [begin, end). The only one has as many threads as a batch has visits, or more, and keeps steps in
+// shared memory where that was asked for.
 template <class Pack, Inner inner>
 __global__ void __launch_bounds__(kMostThreads)
     epoch_kernel(const __grid_constant__ MfEpoch epoch, std::int64_t begin, std::int64_t end,
                  bool whole_grid, bool shared_steps) {
   const std::int64_t most = min(epoch.batch_size, end - begin);
-  Batch batch{
-      begin, begin, epoch.user.step, epoch.item.step, epoch.user.bias_step, epoch.item.bias_step};
+  Batch batch{begin,
+              begin,
+              {},
+              epoch.user.step,
+              epoch.item.step,
+              epoch.user.bias_step,
+              epoch.item.bias_step};
+  auto* const visits_of_stage = dynamic_shared<MfVisit>();
+  auto* const places_of_stage = reinterpret_cast<MfPlace*>(visits_of_stage + 2 * most);
+  const Stage stage{visits_of_stage, places_of_stage,
+                    reinterpret_cast<int*>(places_of_stage + 4 * most), most};
   if (shared_steps) {
-    batch.user_step = dynamic_shared<float>();
+    batch.user_step = reinterpret_cast<float*>(stage.faults + 2);
     batch.item_step = batch.user_step + most * epoch.d;
     batch.user_bias_step = batch.item_step + most * epoch.d;
     batch.item_bias_step = batch.user_bias_step + most;
+  }
+  if (epoch.user.table.bias == nullptr) batch.user_bias_step = nullptr;
+  if (epoch.item.table.bias == nullptr) batch.item_bias_step = nullptr;
+  const Fault error{whole_grid ? nullptr : stage.faults, &epoch.bad->error};
+  const Fault result{whole_grid ? nullptr : stage.faults + 1, &epoch.bad->result};
+  if (!whole_grid) {
+    if (threadIdx.x < 2) stage.faults[threadIdx.x] = 0;
+    put(stage, 0, read_ahead(epoch, begin + threadIdx.x, min(begin + most, end)));
+    __syncthreads();
   }
   for (std::int64_t number = 0; batch.end < end; ++number) {
     batch.begin = batch.end;
     batch.end = min(batch.begin + epoch.batch_size, end);
     const std::int64_t visits = batch.end - batch.begin;
-    compute<Pack, inner>(epoch, batch);
+    VisitAhead ahead{};
+    if (whole_grid) {
+      batch.of = {epoch.visits + batch.begin, epoch.user.places + batch.begin,
+                  epoch.item.places + batch.begin};
+    } else {
+      batch.of = stage.of(number);
+      ahead = read_ahead(epoch, batch.end + threadIdx.x, min(batch.end + most, end));
+    }
+    error.note(compute<Pack, inner>(epoch, batch));
+    if (!whole_grid) put(stage, number + 1, ahead);
     wait_for_all(whole_grid);
-    if (epoch.bad->error != kNone) return;
+    if (error.found()) return;
+    bool finite = true;
     if (epoch.clips || epoch.adam) {
       double* squares = epoch.clips ? epoch.squares : nullptr;
-      gather<Pack>(epoch, epoch.user, batch, batch.user_step, batch.user_bias_step, squares);
-      gather<Pack>(epoch, epoch.item, batch, batch.item_step, batch.item_bias_step,
+      gather<Pack>(epoch, batch.of.user_places, batch, batch.user_step, batch.user_bias_step,
+                   squares);
+      gather<Pack>(epoch, batch.of.item_places, batch, batch.item_step, batch.item_bias_step,
                    epoch.clips ? squares + visits : nullptr);
       if (epoch.clips) {
         wait_for_all(whole_grid);
@@ -274,14 +363,19 @@ __global__ void __launch_bounds__(kMostThreads)
         wait_for_all(whole_grid);
       }
       const MfUpdate how = update_of(epoch, visits, number);
-      update<Pack>(epoch, epoch.user, batch, batch.user_step, batch.user_bias_step, how);
-      update<Pack>(epoch, epoch.item, batch, batch.item_step, batch.item_bias_step, how);
+      finite = update<Pack>(epoch, epoch.user, batch.of.user_places, batch, batch.user_step,
+                            batch.user_bias_step, how);
+      finite &= update<Pack>(epoch, epoch.item, batch.of.item_places, batch, batch.item_step,
+                             batch.item_bias_step, how);
     } else {
-      apply<Pack>(epoch, epoch.user, batch, batch.user_step, batch.user_bias_step);
-      apply<Pack>(epoch, epoch.item, batch, batch.item_step, batch.item_bias_step);
+      finite = apply<Pack>(epoch, epoch.user.table, batch.of.user_places, batch, batch.user_step,
+                           batch.user_bias_step);
+      finite &= apply<Pack>(epoch, epoch.item.table, batch.of.item_places, batch, batch.item_step,
+                            batch.item_bias_step);
     }
+    result.note(finite);
     wait_for_all(whole_grid);
-    if (epoch.bad->result != kNone) return;
+    if (result.found()) return;
   }
 }
 
@@ -313,12 +407,14 @@ void run_batches(const MfEpoch& epoch, std::int64_t begin, std::int64_t end, int
                  cudaStream_t stream) {
   const auto kernel = epoch_kernel<Pack, inner>;
   const std::int64_t batch = std::min(epoch.batch_size, end - begin), work = batch * Pack::width;
-  if (work <= kMostRounds * kMostThreads) {
+  if (work <= kMostRounds * kMostThreads && Stage::bytes(batch) <= kSharedBytes) {
     const auto threads =
         static_cast<unsigned>(std::min<std::int64_t>((work + 31) / 32 * 32, kMostThreads));
-    const auto bytes = static_cast<std::size_t>(batch * (epoch.d + 1)) * 2 * sizeof(float);
-    const bool shared = bytes <= kSharedBytes;
-    launch(kOp, {1, threads, stream, shared ? bytes : 0}, kernel, epoch, begin, end, false, shared);
+    const auto of_steps = static_cast<std::size_t>(batch * (epoch.d + 1)) * 2 * sizeof(float);
+    const std::size_t bytes = Stage::bytes(batch);
+    const bool shared = bytes + of_steps <= kSharedBytes;
+    launch(kOp, {1, threads, stream, bytes + (shared ? of_steps : 0)}, kernel, epoch, begin, end,
+           false, shared);
     return;
   }
   int multiprocessors = 0, blocks_each = 0;
@@ -344,21 +440,30 @@ void run_batches(const MfEpoch& epoch, std::int64_t begin, std::int64_t end, int
 
 }  // namespace
 
-MfWrong mf_check(const MfRatings& ratings, MfWrong* status, int device, void* stream_handle) {
+WrongRatings mf_check(const Ratings& ratings, WrongRatings* status, int device,
+                      void* stream_handle) {
   auto* stream = static_cast<cudaStream_t>(stream_handle);
   check_cuda(kOp, cudaSetDevice(device));
-  check_cuda(kOp, cudaMemsetAsync(status, 0x7f, sizeof(MfWrong), stream));
-  launch(kOp, {blocks_for(ratings.rows, kThreads), kThreads, stream}, check_kernel, ratings,
-         status);
+  check_cuda(kOp, cudaMemsetAsync(status, 0x7f, sizeof(WrongRatings), stream));
+  check_ratings(kOp, ratings, status, stream);
   return read(kOp, status, stream);
 }
 
-void mf_prepare(const MfRatings& ratings, std::int64_t batch_size, MfVisit* visits,
+void mf_prepare(const Ratings& ratings, std::int64_t batch_size, MfVisit* visits,
                 std::int64_t* user_keys, std::int64_t* item_keys, int device, void* stream_handle) {
   auto* stream = static_cast<cudaStream_t>(stream_handle);
   check_cuda(kOp, cudaSetDevice(device));
   launch(kOp, {blocks_for(ratings.visits, kThreads), kThreads, stream}, prepare_kernel, ratings,
          batch_size, visits, user_keys, item_keys);
+}
+
+void mf_places(const std::int64_t* keys, const std::int64_t* sorted, std::int64_t visits,
+               std::int64_t batch_size, std::int64_t rows_of_table, MfPlace* places, int device,
+               void* stream_handle) {
+  auto* stream = static_cast<cudaStream_t>(stream_handle);
+  check_cuda(kOp, cudaSetDevice(device));
+  launch(kOp, {blocks_for(visits, kThreads), kThreads, stream}, places_kernel, keys, sorted, visits,
+         batch_size, rows_of_table, places);
 }
 
 MfBad mf_slice(const MfEpoch& epoch, std::int64_t begin, std::int64_t end, int device,

@@ -4,25 +4,22 @@
 
 #include <cstdint>
 
+#include "cuda/ratings.h"
 #include "math/mf_sgd_epoch.h"
 
 namespace scdr::cuda {
-
-// Ratings as they were passed. Exactly one of the two orders is set.
-struct MfRatings {
-  const std::int32_t* users;  // [rows]
-  const std::int32_t* items;  // [rows]
-  const float* ratings;       // [rows]
-  const std::int32_t* order32;
-  const std::int64_t* order64;  // [visits]
-  std::int64_t rows, visits, n_users, n_items;
-};
 
 // The rating visited, brought together once an epoch: one read instead of two that wait for
 // each other.
 struct alignas(16) MfVisit {
   std::int32_t user, item;
   float rating, unused;
+};
+
+// A visit as its side sees it: which row of the table, and which visit of the batch.
+struct MfPlace {
+  std::int32_t row;
+  std::uint32_t in_batch;
 };
 
 // A table and its biases, or one of Adam's moments of them.
@@ -37,10 +34,8 @@ struct MfSide {
   const float* inverse_count;  // [N] or null
   float* step;                 // [batch, d]
   float* bias_step;            // [batch]
-  // Visits in order of (batch, row of the table, visit): each row's visits of a batch lie together.
-  const std::int64_t* keys;    // [visits]
-  const std::int64_t* sorted;  // [visits] visits
-  std::int64_t rows;           // N
+  // In order of (batch, row of the table, visit): each row's visits of a batch lie together.
+  const MfPlace* places;  // [visits]
 };
 
 // The first visit in a batch where something is not finite: the error, or what an update left.
@@ -48,7 +43,6 @@ struct MfBad {
   std::int64_t error, result;
 };
 
-constexpr std::int64_t kNone = 0x7f7f7f7f7f7f7f7f;  // in every status: nothing found
 constexpr int kLossBlocks = 256;
 // Squares are summed by so many rows of a batch, then over those sums.
 constexpr std::int64_t kSquaresTogether = 1024;
@@ -73,16 +67,15 @@ struct MfEpoch {
   bool gathers() const { return clips || adam; }
 };
 
-// Where an argument is first wrong, kNone where it is not.
-struct MfWrong {
-  std::int64_t users, items, ratings, order;
-};
-
 // All of these run on `stream` of `device`; those that return something wait for it.
-MfWrong mf_check(const MfRatings& ratings, MfWrong* status, int device, void* stream);
+WrongRatings mf_check(const Ratings& ratings, WrongRatings* status, int device, void* stream);
 // The visits, and key = batch * (rows of the table) + row of each.
-void mf_prepare(const MfRatings& ratings, std::int64_t batch_size, MfVisit* visits,
+void mf_prepare(const Ratings& ratings, std::int64_t batch_size, MfVisit* visits,
                 std::int64_t* user_keys, std::int64_t* item_keys, int device, void* stream);
+// From such keys of one side in rising order, and the visits that they are of.
+void mf_places(const std::int64_t* keys, const std::int64_t* sorted, std::int64_t visits,
+               std::int64_t batch_size, std::int64_t rows_of_table, MfPlace* places, int device,
+               void* stream);
 // The visits [begin, end), whole batches but for the last of the epoch; sizes: Adam's, [batches].
 MfBad mf_slice(const MfEpoch& epoch, std::int64_t begin, std::int64_t end, int device,
                void* stream);

@@ -5,9 +5,9 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <array>
 #include <optional>
 
+#include "cuda/sort.h"
 #include "recommend_topk_request.h"
 
 namespace scdr {
@@ -16,15 +16,6 @@ namespace {
 constexpr std::int64_t kMaxBlocks = 1 << 16;
 // Of candidates, where they do not fit into shared memory.
 constexpr std::int64_t kCandidateBytes = 256 << 20;
-
-Tensor sorted(const Tensor& keys) {
-  using torch::stable::detail::from;
-  std::array<StableIValue, 3> stack{from(keys), from(std::int64_t{-1}), from(false)};
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      torch_call_dispatcher("aten::sort", "", stack.data(), TORCH_ABI_VERSION));
-  const auto order = torch::stable::detail::to<Tensor>(stack[1]);
-  return torch::stable::detail::to<Tensor>(stack[0]);
-}
 
 TopkResult run_on_cuda(const TopkRequest& request) {
   const Tensor& user = request.user_vectors;
@@ -69,7 +60,7 @@ TopkResult run_on_cuda(const TopkRequest& request) {
   if (request.n_excluded > 0) {
     Tensor keys = torch::stable::new_empty(user, {request.n_excluded}, ScalarType::Long);
     cuda::topk_exclusion_keys(arguments, keys.mutable_data_ptr<std::int64_t>(), device, stream);
-    excluded = sorted(keys);
+    excluded = stable_sort(keys).first;
   }
   const std::int64_t k = std::clamp<std::int64_t>(request.n_items, 1, request.k);
   const std::int64_t room = cuda::topk_room(k);

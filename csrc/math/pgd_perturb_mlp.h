@@ -161,21 +161,31 @@ SCDR_INLINE void pgd_ascend(const PgdMlp& mlp, const Pack* user, const Pack* rea
   }
 }
 
-// D = d_source where it is known when compiling, else 0; J hidden units are worked on at a time.
+// Of rows of the tables user and item: leaves user, delta in units of the step size, and readout,
+// and returns the shift. D = d_source where it is known when compiling, else 0; J hidden units are
+// worked on at a time.
+template <class Pack, int D, int J>
+SCDR_INLINE Pack pgd_ascend_rows(const PgdMlp& mlp, const float* users, const float* items,
+                                 const float* rating, std::int64_t row, int count, Pack* user,
+                                 Pack* readout, Pack* x, Pack* slope, Pack* delta) {
+  const int n = D > 0 ? D : mlp.d_source, d_target = mlp.d_target;
+  Pack item[kMostPgdWidth];
+  load_columns(items + row * d_target, d_target, count, item);
+  const Pack shift =
+      pgd_fold_item<Pack, J>(mlp, item, Pack::column(rating + row, 1, count), readout);
+  load_columns(users + row * n, n, count, user);
+  pgd_ascend<Pack, D, J>(mlp, user, readout, shift, x, slope, delta);
+  return shift;
+}
+
 template <class Pack, int D, int J>
 SCDR_INLINE void pgd_perturb_mlp(const PgdMlp& mlp, const PgdRows& rows, std::int64_t row,
                                  int count) {
   constexpr int most = D > 0 ? D : kMostPgdWidth;
-  const int n = D > 0 ? D : mlp.d_source, d_target = mlp.d_target;
-  Pack user[most], delta[most], x[most], slope[most], readout[kMostPgdWidth], shift;
-  {
-    Pack item[kMostPgdWidth];
-    load_columns(rows.item + row * d_target, d_target, count, item);
-    const Pack rating = Pack::column(rows.rating + row, 1, count);
-    shift = pgd_fold_item<Pack, J>(mlp, item, rating, readout);
-  }
-  load_columns(rows.user + row * n, n, count, user);
-  pgd_ascend<Pack, D, J>(mlp, user, readout, shift, x, slope, delta);
+  const int n = D > 0 ? D : mlp.d_source;
+  Pack user[most], delta[most], x[most], slope[most], readout[kMostPgdWidth];
+  pgd_ascend_rows<Pack, D, J>(mlp, rows.user, rows.item, rows.rating, row, count, user, readout, x,
+                              slope, delta);
   SCDR_UNROLL_KNOWN
   for (int k = 0; k < n; ++k) delta[k] = Pack::all(mlp.step_size) * delta[k];
   store_columns(rows.delta + row * n, n, count, delta);

@@ -27,16 +27,10 @@ template <class Pack, int D, int J>
 SCDR_INLINE void sharp_mapping_loss(const PgdMlp& mlp, const SharpRows& rows, std::int64_t row,
                                     int count) {
   constexpr int most = D > 0 ? D : kMostPgdWidth;
-  const int n = D > 0 ? D : mlp.d_source, d_target = mlp.d_target;
-  Pack user[most], delta[most], x[most], slope[most], readout[kMostPgdWidth], shift;
-  {
-    Pack item[kMostPgdWidth];
-    load_columns(rows.item + row * d_target, d_target, count, item);
-    const Pack rating = Pack::column(rows.rating + row, 1, count);
-    shift = pgd_fold_item<Pack, J>(mlp, item, rating, readout);
-  }
-  load_columns(rows.user + row * n, n, count, user);
-  pgd_ascend<Pack, D, J>(mlp, user, readout, shift, x, slope, delta);
+  const int n = D > 0 ? D : mlp.d_source;
+  Pack user[most], delta[most], x[most], slope[most], readout[kMostPgdWidth];
+  const Pack shift = pgd_ascend_rows<Pack, D, J>(mlp, rows.user, rows.item, rows.rating, row, count,
+                                                 user, readout, x, slope, delta);
   SCDR_UNROLL_KNOWN
   for (int k = 0; k < n; ++k) x[k] = fma(Pack::all(mlp.step_size), delta[k], user[k]);
   store_columns(rows.moved + row * n, n, count, x);

@@ -30,7 +30,7 @@
 
 namespace scdr::cuda {
 // csrc/cuda/launch.h declares it: the shared memory that a launch asks for.
-extern __shared__ unsigned char dynamic_shared_bytes[];
+alignas(16) extern __shared__ unsigned char dynamic_shared_bytes[];
 alignas(16) __shared__ unsigned char dynamic_shared_bytes[cuda_on_cpu::kMostSharedBytes];
 }  // namespace scdr::cuda
 

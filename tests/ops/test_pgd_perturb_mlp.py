@@ -156,16 +156,17 @@ ALONE = """
 import sys, torch
 import scdr.ops
 from scdr import build_info
-inputs = torch.load(sys.argv[1])
+inputs, grid = torch.load(sys.argv[1])
 deltas = [torch.ops.scdr.pgd_perturb_mlp(*t, steps=5, step_size=0.3, radius=0.8) for t in inputs]
-grid = torch.arange(-12, 12, 1e-4)
 tanh = torch.ops.scdr.tanh(grid)
 torch.save({"simd": build_info().simd, "deltas": deltas, "tanh": tanh}, sys.argv[2])
 """
 
 
-def at_level(level: str, folder: Path, inputs: list[list[Tensor | None]]) -> dict[str, Any] | None:
-    torch.save(inputs, folder / "in.pt")
+def at_level(
+    level: str, folder: Path, inputs: list[list[Tensor | None]], grid: Tensor
+) -> dict[str, Any] | None:
+    torch.save((inputs, grid), folder / "in.pt")
     finished = subprocess.run(
         [sys.executable, "-c", ALONE, str(folder / "in.pt"), str(folder / "out.pt")],
         env={**os.environ, "SCDR_SIMD": level},
@@ -187,7 +188,17 @@ def test_simd_levels_agree(tmp_path: Path) -> None:
         [*rows, mapping[0].weight, mapping[0].bias, mapping[2].weight, mapping[2].bias]
         for rows, mapping in cases
     ]
-    levels = {name: at_level(name, tmp_path, inputs) for name in scdr.build_info().simd_compiled}
+    # Floats from 0 to infinity by their bits, and where tanh bends.
+    floats = torch.arange(0, 0x7F800000, 4001, dtype=torch.int32).view(torch.float32)
+    grid = torch.cat([floats, -floats, torch.arange(-12, 12, 1e-4)])
+    levels = {
+        name: at_level(name, tmp_path, inputs, grid) for name in scdr.build_info().simd_compiled
+    }
+    exact = grid.double().tanh()
+    for found in levels.values():
+        if found is not None:
+            error = (found["tanh"] - exact).abs() / exact.abs().clamp_min(1e-37)
+            assert error.max() < 4e-7
     wide = [levels[name] for name in ("avx2", "avx512") if levels[name] is not None]
     for output in wide:  # both fuse the same multiplies with the same adds
         assert torch.equal(output["tanh"], wide[0]["tanh"])
@@ -195,8 +206,6 @@ def test_simd_levels_agree(tmp_path: Path) -> None:
             assert torch.equal(mine, theirs)
     portable = levels["scalar"]
     assert portable is not None
-    grid = torch.arange(-12, 12, 1e-4)
-    torch.testing.assert_close(portable["tanh"].double(), grid.double().tanh(), rtol=4e-7, atol=0)
     for output in wide:
         for (rows, mapping), mine, theirs in zip(
             cases, output["deltas"], portable["deltas"], strict=True
