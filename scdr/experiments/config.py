@@ -67,7 +67,7 @@ def parse_pair(text: str) -> PairConfig:
     return pair
 
 
-_PairOption = Annotated[
+PairOption = Annotated[
     PairConfig,
     PrimitiveConstructorSpec(
         nargs=1,
@@ -85,7 +85,7 @@ class CompareConfig:
 
     __pydantic_config__ = STRICT
 
-    pairs: tuple[_PairOption, ...] = ()
+    pairs: tuple[PairOption, ...] = ()
     """Pairs of domains: NAME=SOURCE:TARGET with files in any of the formats in docs/data.md, or
     NAME=synthetic:SHAPE@SCALE with a shape of --synthetic of scdr.train. More options of a pair
     go into a TOML file. Without any, the example pair (Epinions Cat03 to Cat05) is used."""

@@ -31,24 +31,31 @@ def new_folder() -> Path:
 
 
 @contextmanager
-def comparison_folder(folder: Path) -> Iterator[Path]:
+def comparison_folder(
+    folder: Path, *, lock_name: str = LOCK, of: str = "comparison"
+) -> Iterator[Path]:
     """The folder for this process alone; made where it is missing.
+
+    Args:
+        folder: to write to.
+        lock_name: file that marks it as one of this kind.
+        of: what it is the folder of.
 
     Raises:
         InputError: it holds something else, can't be written to, or another process writes to it.
     """
     fix = "give another --out"
     try:
-        if folder.exists() and any(folder.iterdir()) and not (folder / LOCK).exists():
+        if folder.exists() and any(folder.iterdir()) and not (folder / lock_name).exists():
             raise InputError(
-                "the folder holds files, but not those of a comparison", where=str(folder), fix=fix
+                f"the folder holds files, but not those of a {of}", where=str(folder), fix=fix
             )
         (folder / "runs").mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK)
+        lock = FileLock(folder / lock_name)
         lock.acquire(timeout=0)
     except Timeout as error:
         raise InputError(
-            "another comparison is writing to this folder", where=str(folder), fix=fix
+            f"another {of} is writing to this folder", where=str(folder), fix=fix
         ) from error
     except OSError as error:
         raise InputError(

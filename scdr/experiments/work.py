@@ -150,7 +150,7 @@ def run(
         validation_fraction=work.validation_fraction,
     )
     started = time.perf_counter()
-    predictor, tuned = _fit(work, split, pretrained, progress)
+    predictor, tuned = fit(work, split, pretrained, progress)
     predictions = predict_test(predictor, split, clip=work.clip or work.method in CONTROLS)
     seconds = time.perf_counter() - started
     test = split.test
@@ -180,12 +180,23 @@ def run(
     )
 
 
-def _fit(
+def fit(
     work: Work,
     split: ColdStartSplit,
     pretrained: PretrainedFactors,
     progress: Callable[[], Progress],
 ) -> tuple[FactorPredictor, Tuned | None]:
+    """The run's method on its split, and the search over hyper-parameters if there was one.
+
+    Args:
+        work: what to run.
+        split: of the pair's domains.
+        pretrained: asked for pretrained factors.
+        progress: makes what is told of each fit's stages and epochs.
+
+    Raises:
+        ScdrError: training diverged.
+    """
     method = CONTROLS.get(work.method) or METHODS[work.method]
     context: Callable[[], FitContext] = lambda: FitContext(  # noqa: E731
         seed=work.seed,
