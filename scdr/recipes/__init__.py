@@ -1,0 +1,1 @@
+"""The paper's figures and tables of the analysis: models, measurements, tables, pictures."""
