@@ -1,0 +1,207 @@
+"""The sections that a run's report and a comparison's folder hold already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+
+from scdr.data import PairStatistics
+from scdr.errors import InputError
+from scdr.experiments.differences import LEVEL, summary
+from scdr.experiments.outputs import SCHEMA
+from scdr.experiments.table import Cell, Row, Table
+from scdr.experiments.tables import error_tables, statistics_table, taxonomy_table, title_of
+from scdr.folder import REPORT
+from scdr.methods import CONTROLS, METHODS
+from scdr.options import checked
+from scdr.report.page import Page, Picture, Section
+
+_COMPARISON_FILES = (REPORT, "results.parquet", "significance.parquet", "config.toml")
+
+
+def run_section(folder: Path, report: Mapping[str, Any]) -> Section:
+    """What a run's own report says: errors, the controls, and which of them it beats.
+
+    Args:
+        folder: of the run.
+        report: its report.json.
+    """
+    title = METHODS[report["method"]].title
+    rows = [(title, report["test"], False)]
+    if report["validation"]:
+        rows.append((f"{title}, validation users", report["validation"], False))
+    rows += [
+        (CONTROLS[name].title, metrics, index == 0)
+        for index, (name, metrics) in enumerate(report["controls"].items())
+    ]
+    lowest = {
+        metric: min(metrics[metric] for metrics in (report["test"], *report["controls"].values()))
+        for metric in ("mae", "rmse")
+    }
+    table = Table(
+        title=f"{report['pair']}, beta {report['beta']:g}, seed {report['seed']}",
+        head=("", "MAE", "95 %", "RMSE", "95 %"),
+        rows=tuple(
+            Row(label, tuple(_metric_cells(metrics, lowest)), ruled)
+            for label, metrics, ruled in rows
+        ),
+        notes=(
+            f"{report['data']['test_users']:,} test users, {report['data']['test_ratings']:,} test "
+            "ratings; intervals over users, by bootstrap.",
+        ),
+    )
+    findings = []
+    for metric in ("mae", "rmse"):
+        beaten = [
+            CONTROLS[name].title
+            for name, metrics in report["controls"].items()
+            if report["test"][metric] < metrics[metric]
+        ]
+        findings.append(
+            f"{metric.upper()}: {title} beats {', '.join(beaten) if beaten else 'no control'}"
+            f" ({len(beaten)} of {len(report['controls'])} controls)."
+        )
+    picture = folder / "report.png"
+    return Section(
+        name=f"run-{folder.name}",
+        title=f"Run {folder.name}: {title}, preset {report['preset']}",
+        findings=tuple(findings),
+        picture=Picture(picture.read_bytes(), "png", "Errors of the run and how training went")
+        if picture.exists()
+        else None,
+        tables=(table,),
+        preformatted={
+            "Configuration and hyper-parameters": (folder / "config.toml").read_text("utf-8"),
+            "Environment": _indented(report["environment"]),
+        },
+    )
+
+
+def is_comparison(folder: Path) -> bool:
+    """Whether a folder is one of scdr.compare, finished or not."""
+    return (folder / ".scdr-compare.lock").exists()
+
+
+def comparison_page(folder: Path) -> Page:
+    """The report of a comparison.
+
+    Raises:
+        InputError: it is not finished, or of another version of scdr.
+    """
+    fix = "run the same command of python -m scdr.compare again"
+    missing = [name for name in _COMPARISON_FILES if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"the comparison is incomplete: it has no {' and no '.join(missing)}",
+            where=str(folder),
+            fix=fix,
+        )
+    report = orjson.loads((folder / REPORT).read_bytes())
+    if report["schema"] != SCHEMA:
+        raise InputError(
+            f"the comparison is of another version of scdr: its report has schema "
+            f"{report['schema']}, this one reads {SCHEMA}",
+            where=str(folder),
+            fix=fix,
+        )
+    results = pl.read_parquet(folder / "results.parquet")
+    tests = pl.read_parquet(folder / "significance.parquet")
+    picture = folder / "comparison.png"
+    failed = results.filter(pl.col("error").is_not_null())
+    methods = results["method"].unique(maintain_order=True).to_list()
+    return Page(
+        title=f"Comparison {folder.name}",
+        summary=(
+            f"{len(results)} runs, {len(failed)} failed: {len(methods)} methods and controls on "
+            f"{results['pair'].n_unique()} pairs of domains, preset {results['preset'][0]}.",
+        ),
+        sections=(
+            Section(
+                name="errors",
+                title="Errors on test users",
+                findings=tuple(_against_controls(results) + _differences(tests)),
+                warnings=tuple(
+                    f"{run['pair']}, beta {run['beta']:g}, seed {run['seed']}, {run['method']}: "
+                    f"{run['error']}"
+                    for run in failed.iter_rows(named=True)
+                ),
+                picture=Picture(picture.read_bytes(), "png", "Errors of all methods")
+                if picture.exists()
+                else None,
+                tables=tuple(error_tables(results, tests)),
+            ),
+            Section(
+                name="data",
+                title="Data and methods",
+                tables=(
+                    statistics_table(
+                        checked(PairStatistics, pair, where=str(folder / REPORT))
+                        for pair in report["pairs"]
+                    ),
+                    taxonomy_table(dict.fromkeys(methods)),
+                ),
+            ),
+            Section(
+                name="settings",
+                title="Configuration and environment",
+                preformatted={
+                    "Configuration": (folder / "config.toml").read_text("utf-8"),
+                    "Environment": _indented(report["environment"]),
+                },
+            ),
+        ),
+    )
+
+
+def environment_section(values: Mapping[str, Any]) -> Section:
+    """Versions and hardware."""
+    return Section(
+        name="environment", title="Environment", preformatted={"Environment": _indented(values)}
+    )
+
+
+def _against_controls(results: pl.DataFrame) -> list[str]:
+    """For each pair and beta which methods are ahead of the best control in MAE."""
+    lines = []
+    means = summary(results).drop_nulls("mae")
+    for (pair, beta), group in means.group_by("pair", "beta", maintain_order=True):
+        is_control = pl.col("method").is_in(list(CONTROLS))
+        controls = group.filter(is_control).sort("mae", maintain_order=True)
+        if controls.is_empty():
+            continue
+        best = controls.row(0, named=True)
+        ahead = group.filter(~is_control, pl.col("mae") < best["mae"]).sort("mae")["method"]
+        names = ", ".join(title_of(name) for name in ahead) or "no method"
+        lines.append(
+            f"{pair}, beta {beta:g}: ahead of the best control in MAE "
+            f"({title_of(best['method'])}, {best['mae']:.4f}): {names}."
+        )
+    return lines
+
+
+def _differences(tests: pl.DataFrame) -> list[str]:
+    """The improvements that are not chance, in words."""
+    return [
+        f"{row['pair']}, beta {row['beta']:g}: {title_of(row['proposed'])} is "
+        f"{abs(row['improvement_percent']):.2f} % "
+        f"{'ahead of' if row['improvement_percent'] > 0 else 'behind'} the best {row['against']} "
+        f"({title_of(row['rival'])}) in {row['metric'].upper()}, not by chance (p < {LEVEL:g})."
+        for row in tests.filter(pl.col("significant")).iter_rows(named=True)
+    ]
+
+
+def _metric_cells(metrics: Mapping[str, Any], lowest: Mapping[str, float]) -> list[Cell]:
+    cells = []
+    for name in ("mae", "rmse"):
+        low, high = metrics[f"{name}_ci95"]
+        cells.append(Cell(f"{metrics[name]:.4f}", bold=metrics[name] == lowest[name]))
+        cells.append(Cell(f"{low:.3f} to {high:.3f}"))
+    return cells
+
+
+def _indented(values: Mapping[str, Any]) -> str:
+    return orjson.dumps(values, option=orjson.OPT_INDENT_2).decode()
