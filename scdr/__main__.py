@@ -8,6 +8,7 @@ import sys
 VERBS = {
     "train": "train on a pair of domains and evaluate on cold-start users",
     "compare": "compare methods over pairs, betas and seeds, and print the paper's tables",
+    "analyze": "measure robustness, flatness and landscapes, and draw the paper's figures",
     "prepare": "turn rating dumps into Parquet domains that load in seconds",
     "recommend": "recommend target items to the users of a file, or by hand",
     "serve": "serve a model over HTTP",
