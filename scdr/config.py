@@ -127,8 +127,8 @@ def read_settings(arguments: Sequence[str], *, program: str) -> Settings:
             the interrupted run's, or no such run and no options to start one.
         SystemExit: status 2 on an unknown option, 0 after `--help`.
     """
-    chosen = given(arguments, ("config", "method", "preset", "out"))
-    file, out = chosen.pop("config", None), chosen.pop("out", None)
+    chosen = given(arguments, ("config", "method", "preset", "out", "backbone"))
+    file, out, backbone = (chosen.pop(name, None) for name in ("config", "out", "backbone"))
     start: Mapping[str, Any] = {} if file is None else read_toml(file)
     started = None
     if "--resume" in arguments:
@@ -138,6 +138,13 @@ def read_settings(arguments: Sequence[str], *, program: str) -> Settings:
         named = {"method": DEFAULT_METHOD, "preset": "default"} | dict(start) | chosen
         _check_same({key: named[key] for key in ("method", "preset")}, started.settings)
     base = from_dict(dict(start) | chosen, where=file)
+    method = METHODS[base.run.method]
+    if backbone is not None and not method.has_backbone:
+        raise InputError(
+            f"{method.title} has factor models of its own, and no backbone to choose",
+            where="--backbone",
+            fix="leave it out, or choose another --method, such as scdr",
+        )
     command = dataclasses.make_dataclass(
         "Command",
         [

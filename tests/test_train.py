@@ -178,6 +178,27 @@ def test_every_method_runs(method: str, tmp_path: Path) -> None:
     assert json.loads((out / "report.json").read_text())["method"] == method
 
 
+@pytest.mark.parametrize("method", ["emcdr", "scdr"])
+@pytest.mark.parametrize("backbone", ["ngcf", "lightgcn"])
+def test_a_run_with_a_graph_backbone_is_repeated_by_its_config(
+    method: str, backbone: str, tmp_path: Path
+) -> None:
+    source, target = write_pair(tmp_path)
+    first, second = tmp_path / "first", tmp_path / "second"
+    options = ["--source", source, "--target", target, "--method", method, "--backbone", backbone]
+    few = ["--pretrain.graph.epochs", "3", "--pretrain.graph.sharp-epochs", "2"]
+    assert main([*options, *few, "--out", str(first)]) == 0
+    report = json.loads((first / "report.json").read_text())
+    assert report["config"]["pretrain"]["backbone"] == backbone
+    again = ["--config", str(first / "config.toml"), "--threads", "1"]
+    assert main([*again, "--out", str(second)]) == 0
+    model = "model.safetensors"
+    loaded = [FactorPredictor.load(folder / model).predictor for folder in (first, second)]
+    assert (loaded[0].source_vectors == loaded[1].source_vectors).all()
+    width = {"lightgcn": 11, "ngcf": 41}[backbone]
+    assert loaded[0].source_vectors.shape[1] == width
+
+
 def test_synthetic_data_report_the_gap_they_close(tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = ["--synthetic", "movies-music", "--scale", "0.01", *FAST, "--out", str(out)]

@@ -392,6 +392,11 @@ class Method:
     fit: Callable[[TrainingData, Any, FitContext], FactorPredictor]
     search_space: SearchSpace = field(default_factory=dict)
 
+    @property
+    def has_backbone(self) -> bool:
+        """Whether its factors come from a backbone that can be chosen: a section `pretrain`."""
+        return isinstance(getattr(self.presets["paper"], "pretrain", None), PretrainConfig)
+
 
 def training_rows(data: TrainingData, device: torch.device) -> MappingRows:
     """The target training ratings of training users."""

@@ -10,7 +10,7 @@ import torch
 
 from scdr.data import Interactions, TrainingData
 from scdr.methods.base import FitContext
-from scdr.models import Factors, PretrainConfig, pretrain
+from scdr.models import Factors, PretrainConfig, pretrain, pretrain_graph
 from scdr.ops.streams import own_stream
 from scdr.ops.threads import torch_threads
 
@@ -33,10 +33,13 @@ def pretrain_domain(
     """
     stage = f"pretrain {domain}"
     seed = (context.seed, _DOMAINS.index(domain))
+    graph = config.backbone != "mf"
+    epochs = config.graph.epochs + config.graph.sharp_epochs if graph else config.epochs
+    train_factors = pretrain_graph if graph else pretrain
 
     def train() -> Factors:
-        with own_stream(context.device), context.stage(stage, config.epochs) as advance:
-            return pretrain(
+        with own_stream(context.device), context.stage(stage, epochs) as advance:
+            return train_factors(
                 interactions,
                 config,
                 seed=seed,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+import tyro
 from torch import Tensor
 
 from scdr.checkpoints import Stage
@@ -24,6 +25,7 @@ from scdr.hyperparameters import (
     SearchSpace,
     Whole,
 )
+from scdr.models.backbones import Backbone, GraphConfig
 from scdr.models.biases import fit_biases
 from scdr.models.dense_adam import DenseAdamEpoch
 from scdr.models.factors import Factors
@@ -36,10 +38,16 @@ from scdr.progress import Advance
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """Matrix factorisation of each domain: Eq. 2, then Eq. 10."""
+    """Factors of each domain: Eq. 2, then Eq. 10.
+
+    With a graph backbone its section `graph` says how it is trained; of the options here those on
+    dimension, perturbation and biases count as well, and `keep_untrained`.
+    """
 
     __pydantic_config__ = STRICT
 
+    backbone: Annotated[Backbone, tyro.conf.arg(prefix_name=False)] = "mf"
+    """What the factors come from: matrix factorisation, or a graph of users and items."""
     dimension: PositiveCount = 10
     """Width d of user and item factors."""
     epochs: Count = 60
@@ -83,6 +91,7 @@ class PretrainConfig:
     keep_untrained: bool = False
     """Leave target items without a training rating at their initial vectors, as published code
     does; otherwise they are treated as items never seen."""
+    graph: GraphConfig = field(default_factory=GraphConfig)
 
 
 PAPER_PRETRAIN = PretrainConfig(

@@ -18,6 +18,7 @@ from scdr.data import ColdStartSplit, Interactions
 from scdr.experiments.cache import FactorCache, read_factors, write_factors
 from scdr.methods import METHODS, FitContext
 from scdr.models import Factors, PretrainConfig
+from scdr.models.backbones import GraphConfig
 
 CPU = torch.device("cpu")
 
@@ -91,6 +92,8 @@ def test_every_input_counts(cached: Cached, split: ColdStartSplit) -> None:
         {},
         {"epochs": 3},
         {"radius": 0.2},
+        {"backbone": "lightgcn"},
+        {"graph": GraphConfig(layers=2)},
         {"seed": (1, 1)},
         {"seed": (0, 0)},
         {"data": replace(data, ratings=ratings)},
