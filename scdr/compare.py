@@ -72,6 +72,7 @@ def _print(folder: Path, tables: Sequence[Table], results: pl.DataFrame) -> None
     from rich.console import Console
 
     from scdr.experiments.table import to_terminal
+    from scdr.experiments.work import place
 
     console = Console()
     for table in tables:
@@ -80,8 +81,8 @@ def _print(folder: Path, tables: Sequence[Table], results: pl.DataFrame) -> None
             console.print()
     failures = results.filter(pl.col("error").is_not_null())
     for run in failures.iter_rows(named=True):
-        place = f"{run['pair']}, beta {run['beta']}, seed {run['seed']}, {run['method']}"
-        console.print(f"failed: {place}: {run['error']}", soft_wrap=True, markup=False)
+        where = place(*(run[key] for key in ("pair", "beta", "seed", "method", "backbone")))
+        console.print(f"failed: {where}: {run['error']}", soft_wrap=True, markup=False)
     console.print(
         f"{len(results) - len(failures)} runs, {len(failures)} failed. Folder: {folder}",
         soft_wrap=True,

@@ -317,6 +317,8 @@ BAD_OPTIONS = {
     "unknown preset": (["--preset", "best"], "best"),
     "no jobs": (["--jobs", "0"], "jobs"),
     "tune without validation": (["--preset", "paper", "--tune", "3"], "--tune"),
+    "backbone twice": (["--backbone", "mf", "mf"], "backbone"),
+    "no backbone to choose": (["--methods", "scdr_b", "--backbone", "ngcf"], "SCDR-B"),
     "config missing": (["--config", "nowhere.toml"], "nowhere.toml"),
 }
 
@@ -367,3 +369,14 @@ def test_the_config_of_a_folder_repeats_it(config: str, tmp_path: Path) -> None:
     assert main(["--config", again, "--jobs", "1", "--out", str(second)]) == 0
     assert comparable(first) == comparable(second)
     assert (first / "config.toml").read_bytes() == (second / "config.toml").read_bytes()
+
+
+def test_several_backbones_are_table_vi(config: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    chosen = ["--methods", "emcdr", "scdr_b", "--backbone", "mf", "lightgcn", "--seeds", "0"]
+    assert main(["--config", config, *chosen, "--jobs", "1", "--out", str(out)]) == 0
+    runs = results(out).select("method", "backbone").unique(maintain_order=True).rows()
+    assert runs[:3] == [("emcdr", "mf"), ("emcdr", "lightgcn"), ("scdr_b", None)]
+    tables = (out / "tables.md").read_text()
+    assert "Table VI (backbones)" in tables and "Table II." not in tables
+    assert "| EMCDR, LightGCN |" in tables

@@ -15,7 +15,13 @@ from scdr.data import PairStatistics, dataset_card, statistics
 from scdr.device import available_threads, resolve_device
 from scdr.errors import InputError
 from scdr.experiments.cache import default_folder
-from scdr.experiments.config import CompareConfig, PairConfig, hyper_of, method_names
+from scdr.experiments.config import (
+    CompareConfig,
+    PairConfig,
+    backbones_of,
+    hyper_of,
+    method_names,
+)
 from scdr.experiments.schedule import in_processes
 from scdr.experiments.store import ResultStore
 from scdr.experiments.tuning import import_optuna
@@ -44,6 +50,7 @@ KEYS = {
     "seed": pl.Int64,
     "preset": pl.String,
     "method": pl.String,
+    "backbone": pl.String,
 }
 RESULT_COLUMNS = {
     **KEYS,
@@ -130,11 +137,13 @@ def plan(config: CompareConfig, pairs: Sequence[Pair]) -> list[Work]:
     methods = [
         (
             name,
-            hyper_of(config, name),
+            backbone,
+            hyper_of(config, name, backbone),
             method_digest(CONTROLS.get(name) or METHODS[name]),
             0 if name in CONTROLS else config.tune,
         )
         for name in method_names(config)
+        for backbone in backbones_of(config, name)
     ]
     return [
         Work(
@@ -143,6 +152,7 @@ def plan(config: CompareConfig, pairs: Sequence[Pair]) -> list[Work]:
             beta=beta,
             seed=seed,
             method=name,
+            backbone=backbone,
             hyper=hyper,
             trials=trials,
             config_hash=digest(
@@ -154,7 +164,7 @@ def plan(config: CompareConfig, pairs: Sequence[Pair]) -> list[Work]:
         for pair in pairs
         for beta in config.betas
         for seed in config.seeds
-        for name, hyper, source, trials in methods
+        for name, backbone, hyper, source, trials in methods
     ]
 
 
@@ -252,4 +262,5 @@ def _key(work: Work) -> dict[str, Any]:
         "seed": work.seed,
         "preset": work.preset,
         "method": work.method,
+        "backbone": work.backbone,
     }

@@ -16,11 +16,13 @@ from scdr.config import PRESET_RUN, DataConfig, hyperparameters
 from scdr.errors import InputError
 from scdr.hyperparameters import STRICT, Count, Positive, PositiveCount, Seed
 from scdr.methods import CONTROLS, METHODS
+from scdr.models import Backbone
 from scdr.options import absolute, checked, given, overlay, read_toml, to_toml
 
 ALL = "all"
 ABLATION = ("task_mapping", "scdr_minus", "scdr")
 """The methods of Table VII."""
+MF: tuple[Backbone, ...] = ("mf",)
 NOT_KEPT = ("jobs", "out", "cache", "cache_gb", "published", "dry_run", "clear_cache")
 """Options that do not change what is run; they are not written to config.toml."""
 SYNTHETIC = "synthetic:"
@@ -95,6 +97,9 @@ class CompareConfig:
     """Seeds; each makes a split, initial weights and an order of the ratings of its own."""
     methods: tuple[str, ...] = (ALL,)
     """Methods by name, all, or ablation (Table VII); the controls are always added."""
+    backbone: tuple[Backbone, ...] = MF
+    """What factors come from, for all methods that pretrain them: with several, each method runs
+    with each of them, and Table VI is printed."""
     preset: Literal["default", "paper"] = "default"
     """Hyper-parameters: what serves a user best, or the paper's."""
     proposed: str | None = None
@@ -232,13 +237,22 @@ def _check_names(config: CompareConfig, where: str | None) -> None:
         ("pairs", [pair.name for pair in config.pairs]),
         ("betas", config.betas),
         ("seeds", config.seeds),
+        ("backbone", config.backbone),
     ):
         if not given_values or len(set(given_values)) < len(given_values):
             raise InputError(
                 f"{option} is empty or holds a value twice", where=where, fix="give each once"
             )
+    chosen = [METHODS[name] for name in method_names(config) if name in METHODS]
+    if config.backbone != MF and not any(method.has_backbone for method in chosen):
+        raise InputError(
+            f"no backbone can be chosen for {', '.join(method.title for method in chosen)}",
+            where="--backbone",
+            fix="leave --backbone out, or add a method that pretrains by matrix factorisation",
+        )
     for name in config.hyper:
-        hyper_of(config, name)
+        for backbone in backbones_of(config, name):
+            hyper_of(config, name, backbone)
 
 
 def method_names(config: CompareConfig) -> tuple[str, ...]:
@@ -261,16 +275,31 @@ def _groups() -> dict[str, tuple[str, ...]]:
     return {ALL: tuple(METHODS), "ablation": ABLATION}
 
 
-def hyper_of(config: CompareConfig, method: str) -> Any:
+def backbones_of(config: CompareConfig, method: str) -> tuple[Backbone | None, ...]:
+    """The backbones a method or control runs with; None where it has none to choose."""
+    has_backbone = method in METHODS and METHODS[method].has_backbone
+    return config.backbone if has_backbone else (None,)
+
+
+def hyper_of(config: CompareConfig, method: str, backbone: Backbone | None) -> Any:
     """The hyper-parameters of a method or control: the preset's, with `config.hyper` over them.
 
     Raises:
-        InputError: an unknown key, or a value of another type or out of range.
+        InputError: an unknown key, a value of another type or out of range, or a backbone among
+            them.
     """
     if method in CONTROLS:
         return CONTROLS[method].presets[config.preset]
     start = hyperparameters(method, config.preset)
     values = overlay(dataclasses.asdict(start), config.hyper.get(method, {}))
+    if backbone is not None:
+        if values["pretrain"]["backbone"] != start.pretrain.backbone:
+            raise InputError(
+                "the backbone is no hyper-parameter of one method here",
+                where=f"hyper.{method}.pretrain.backbone",
+                fix="give it as backbone, for all methods",
+            )
+        values["pretrain"]["backbone"] = backbone
     return checked(type(start), values, where=f"hyper.{method}")
 
 

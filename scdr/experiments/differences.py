@@ -8,6 +8,9 @@ p-values are corrected by Holm's method for all tests of the comparison.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import polars as pl
 
 from scdr.evaluation import holm, paired_p_value
@@ -19,7 +22,7 @@ LEVEL = 0.05
 NO_BASELINES = {"scdr": ("scdr_minus", "scdr_b")}
 """By proposed method, its forms with a part left out or added, which are no baselines to it."""
 
-BASELINE, CONTROL = "baseline", "control"
+BASELINE, CONTROL, BACKBONE = "baseline", "control", "backbone"
 COLUMNS = {
     "pair": pl.String,
     "beta": pl.Float64,
@@ -27,6 +30,7 @@ COLUMNS = {
     "metric": pl.String,
     "against": pl.String,
     "proposed": pl.String,
+    "backbone": pl.String,
     "rival": pl.String,
     "improvement_percent": pl.Float64,
     "user_difference": pl.Float64,
@@ -44,9 +48,10 @@ def summary(results: pl.DataFrame) -> pl.DataFrame:
         results: as in results.csv.
 
     Returns:
-        A row for each pair, beta and method, in the order of `results`: `runs`, `failed`, and for
-        each metric its mean and `_sd` (n - 1 in the denominator; null for one seed). Both are null
-        where any seed failed, since methods are compared on the same splits or not at all.
+        A row for each pair, beta, method and backbone, in the order of `results`: `runs`,
+        `failed`, and for each metric its mean and `_sd` (n - 1 in the denominator; null for one
+        seed). Both are null where any seed failed, since methods are compared on the same splits
+        or not at all.
     """
     failed = pl.col("error").is_not_null().sum()
     whole = [
@@ -54,13 +59,18 @@ def summary(results: pl.DataFrame) -> pl.DataFrame:
         for metric in METRICS
         for expression in (pl.col(metric).mean(), pl.col(metric).std(ddof=1).alias(f"{metric}_sd"))
     ]
-    return results.group_by("pair", "beta", "preset", "method", maintain_order=True).agg(
-        pl.len().alias("runs"), failed.alias("failed"), *whole
-    )
+    return results.group_by(
+        "pair", "beta", "preset", "method", "backbone", maintain_order=True
+    ).agg(pl.len().alias("runs"), failed.alias("failed"), *whole)
+
+
+def several_backbones(results: pl.DataFrame) -> bool:
+    """Whether methods ran with more than one backbone, which are then what is compared."""
+    return results["backbone"].drop_nulls().n_unique() > 1
 
 
 def differences(results: pl.DataFrame, errors: pl.DataFrame, *, proposed: str) -> pl.DataFrame:
-    """Compare the proposed method with its best rivals.
+    """Compare the proposed method with its best rivals; of several backbones, each with MF.
 
     Args:
         results: as in results.csv.
@@ -69,26 +79,24 @@ def differences(results: pl.DataFrame, errors: pl.DataFrame, *, proposed: str) -
 
     Returns:
         Columns `COLUMNS`: a row for each pair, beta and metric against the best baseline, and one
-        against the best control. `user_difference` is the mean over users of proposed minus rival;
-        `significant` says that `p_holm` is below 0.05 and that users' errors and the errors over
-        ratings differ in the same direction.
+        against the best control. With several backbones there is a row for each method and graph
+        backbone instead, against the same method with `mf`, which is the rival then.
+        `user_difference` is the mean over users of proposed minus rival; `significant` says that
+        `p_holm` is below 0.05 and that users' errors and the errors over ratings differ in the
+        same direction.
     """
     means = summary(results)
+    backbones = several_backbones(results)
     rows = []
     for (pair, beta, preset), group in means.group_by(
         "pair", "beta", "preset", maintain_order=True
     ):
-        own = group.filter(pl.col("method") == proposed)
+        here = errors.filter(pl.col("pair") == pair, pl.col("beta") == beta)
         for metric in METRICS:
-            if own.is_empty() or own[metric][0] is None:
-                continue
-            for against in (BASELINE, CONTROL):
-                rivals = group.filter(_is_rival(against, proposed), pl.col(metric).is_not_null())
-                if rivals.is_empty():
-                    continue
-                best = rivals.sort(metric, maintain_order=True).row(0, named=True)
-                here = errors.filter(pl.col("pair") == pair, pl.col("beta") == beta)
-                difference, p, users = _test(here, metric, proposed, best["method"])
+            judged = group.filter(pl.col(metric).is_not_null())
+            chosen = _backbones(judged) if backbones else _rivals(judged, metric, proposed)
+            for against, own, rival in chosen:
+                difference, p, users = _test(here, metric, own, rival)
                 rows.append(
                     {
                         "pair": pair,
@@ -96,9 +104,10 @@ def differences(results: pl.DataFrame, errors: pl.DataFrame, *, proposed: str) -
                         "preset": preset,
                         "metric": metric,
                         "against": against,
-                        "proposed": proposed,
-                        "rival": best["method"],
-                        "improvement_percent": improvement(best[metric], own[metric][0]),
+                        "proposed": own["method"],
+                        "backbone": own["backbone"],
+                        "rival": rival["backbone" if against == BACKBONE else "method"],
+                        "improvement_percent": improvement(rival[metric], own[metric]),
                         "user_difference": difference,
                         "users": users,
                         "p": p,
@@ -120,6 +129,27 @@ def improvement(rival: float, proposed: float) -> float:
     return 100 * (rival - proposed) / rival
 
 
+Comparison = tuple[str, dict[str, Any], dict[str, Any]]
+"""Against what, and the two rows of `summary` that are compared."""
+
+
+def _rivals(means: pl.DataFrame, metric: str, proposed: str) -> Iterator[Comparison]:
+    """The proposed method against the best baseline and the best control."""
+    own = means.filter(pl.col("method") == proposed)
+    for against in (BASELINE, CONTROL):
+        rivals = means.filter(_is_rival(against, proposed)).sort(metric, maintain_order=True)
+        if len(own) and len(rivals):
+            yield against, own.row(0, named=True), rivals.row(0, named=True)
+
+
+def _backbones(means: pl.DataFrame) -> Iterator[Comparison]:
+    """Each method's graph backbones against its matrix factorisation."""
+    for own in means.filter(pl.col("backbone") != "mf").iter_rows(named=True):
+        rival = means.filter(pl.col("backbone") == "mf", pl.col("method") == own["method"])
+        if len(rival):
+            yield BACKBONE, own, rival.row(0, named=True)
+
+
 def _is_rival(against: str, proposed: str) -> pl.Expr:
     method = pl.col("method")
     if against == CONTROL:
@@ -127,12 +157,17 @@ def _is_rival(against: str, proposed: str) -> pl.Expr:
     return ~method.is_in([*CONTROLS, proposed, *NO_BASELINES.get(proposed, ())])
 
 
-def _test(errors: pl.DataFrame, metric: str, proposed: str, rival: str) -> tuple[float, float, int]:
+def _test(
+    errors: pl.DataFrame, metric: str, own: dict[str, Any], rival: dict[str, Any]
+) -> tuple[float, float, int]:
     columns = ["seed", "user", metric]
-    own, other = (
-        errors.filter(pl.col("method") == method).select(columns) for method in (proposed, rival)
+    ours, theirs = (
+        errors.filter(
+            pl.col("method") == row["method"], pl.col("backbone").eq_missing(row["backbone"])
+        ).select(columns)
+        for row in (own, rival)
     )
-    both = own.join(other, on=["seed", "user"], suffix="_rival", maintain_order="left")
+    both = ours.join(theirs, on=["seed", "user"], suffix="_rival", maintain_order="left")
     users = both["user"].to_numpy()
     difference, p = paired_p_value(
         users, both[metric].to_numpy(), both[f"{metric}_rival"].to_numpy()

@@ -29,7 +29,7 @@ def draw_comparison(results: pl.DataFrame, file: BinaryIO) -> None:
     from matplotlib.figure import Figure
 
     means = summary(results)
-    methods = means["method"].unique(maintain_order=True).to_list()
+    methods = means.select("method", "backbone").unique(maintain_order=True).rows()
     splits = means.select("pair", "beta").unique(maintain_order=True).rows()
     size = (11, 0.6 + (0.9 + 0.24 * len(methods)) * len(splits))
     figure = Figure(figsize=size, layout="constrained")
@@ -47,10 +47,12 @@ def draw_comparison(results: pl.DataFrame, file: BinaryIO) -> None:
     figure.savefig(file, dpi=110, metadata={"Software": None})
 
 
-def _draw(axes: Axes, means: pl.DataFrame, metric: str, methods: list[str]) -> None:
+def _draw(
+    axes: Axes, means: pl.DataFrame, metric: str, methods: list[tuple[str, str | None]]
+) -> None:
     values = means.drop_nulls(metric)
     for cell in values.iter_rows(named=True):
-        height = len(methods) - 1 - methods.index(cell["method"])
+        height = len(methods) - 1 - methods.index((cell["method"], cell["backbone"]))
         colour = CONTROL_COLOUR if cell["method"] in CONTROLS else METHOD_COLOUR
         deviation = cell[f"{metric}_sd"]
         axes.errorbar(cell[metric], height, xerr=deviation, fmt="o", color=colour, capsize=3)
@@ -60,5 +62,7 @@ def _draw(axes: Axes, means: pl.DataFrame, metric: str, methods: list[str]) -> N
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("{x:g}")
         axes.tick_params(axis="x", which="both", labelsize="small")
-    axes.set_yticks(range(len(methods)), [title_of(method) for method in reversed(methods)])
+    several = len({backbone for _, backbone in methods} - {None}) > 1
+    labels = [title_of(method, backbone if several else None) for method, backbone in methods]
+    axes.set_yticks(range(len(methods)), labels[::-1])
     axes.grid(axis="x", which="both", alpha=0.3)

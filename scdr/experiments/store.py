@@ -117,6 +117,7 @@ class ResultStore:
             "seed": work.seed,
             "preset": work.preset,
             "method": work.method,
+            "backbone": work.backbone,
             "hyper": dataclasses.asdict(work.hyper),
             "users_sha256": None,
         }

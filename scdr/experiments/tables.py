@@ -12,10 +12,11 @@ import polars as pl
 from scdr.data import PairStatistics
 from scdr.experiments.config import ABLATION
 from scdr.experiments.differences import (
+    BACKBONE,
     BASELINE,
-    CONTROL,
     LEVEL,
     METRICS,
+    several_backbones,
     summary,
 )
 from scdr.experiments.table import Cell, Row, Table
@@ -23,12 +24,15 @@ from scdr.methods import CONTROLS, METHODS
 
 _YES_NO = {True: "yes", False: "no"}
 MARK = "*"
+BACKBONES = {"mf": "MF", "ngcf": "NGCF", "lightgcn": "LightGCN"}
+"""What tables call a backbone."""
 
 
 def error_tables(results: pl.DataFrame, tests: pl.DataFrame) -> list[Table]:
-    """Tables II and VII for each pair: mean and standard deviation over seeds.
+    """Tables II and VII, or VI, for each pair: mean and standard deviation over seeds.
 
-    Table VII is made where all methods of the ablation are there, Table II where others are.
+    Table VII is made where all methods of the ablation are there, Table II where others are; with
+    several backbones Table VI, of all methods, alone.
 
     Args:
         results: as in results.csv.
@@ -37,8 +41,15 @@ def error_tables(results: pl.DataFrame, tests: pl.DataFrame) -> list[Table]:
     tables = []
     methods = set(results["method"]) - set(CONTROLS)
     ablation = set(ABLATION)
-    for name in results["pair"].unique(maintain_order=True):
-        of_pair = results.filter(pl.col("pair") == name)
+    several = several_backbones(results)
+    backbones = results["backbone"].drop_nulls().unique()
+    for pair in results["pair"].unique(maintain_order=True):
+        of_pair = results.filter(pl.col("pair") == pair)
+        if several:
+            tables.append(_error_table(f"Table VI (backbones). {pair}", of_pair, tests))
+            continue
+        graph = len(backbones) > 0 and backbones[0] != "mf"
+        name = f"{pair}, {BACKBONES[backbones[0]]}" if graph else pair
         if methods - ablation or not ablation <= methods:
             tables.append(_error_table(f"Table II. {name}", of_pair, tests))
         if ablation <= methods:
@@ -54,10 +65,12 @@ def _error_table(title: str, results: pl.DataFrame, tests: pl.DataFrame) -> Tabl
     betas = means["beta"].unique(maintain_order=True).to_list()
     columns = [(beta, metric) for beta in betas for metric in METRICS]
     rows: list[Row] = []
-    for method in means["method"].unique(maintain_order=True):
-        cells = (_error_cell(means, tests, method, *column) for column in columns)
+    several = several_backbones(results)
+    for method, backbone in means.select("method", "backbone").unique(maintain_order=True).rows():
+        cells = (_error_cell(means, tests, method, backbone, *column) for column in columns)
         first_control = method == next(iter(CONTROLS))
-        rows.append(Row(title_of(method), tuple(cells), ruled=first_control))
+        label = title_of(method, backbone if several else None)
+        rows.append(Row(label, tuple(cells), ruled=first_control))
     rows += _improvement_rows(results, tests, columns)
     seeds = results["seed"].n_unique()
     preset = results["preset"][0]
@@ -65,15 +78,16 @@ def _error_table(title: str, results: pl.DataFrame, tests: pl.DataFrame) -> Tabl
         title=f"{title}, preset {preset}",
         head=("", *(f"beta {beta:g} {metric.upper()}" for beta, metric in columns)),
         rows=tuple(rows),
-        notes=(_note(seeds, len(tests)),),
+        notes=(_note(seeds, len(tests), BACKBONE if several else BASELINE),),
         together=len(METRICS),
     )
 
 
-def _note(seeds: int, tests: int) -> str:
+def _note(seeds: int, tests: int, against: str) -> str:
     mean = f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "One seed"
+    rival = "that of MF" if against == BACKBONE else "the best baseline's"
     mark = (
-        f" {MARK} on an error: lower than the best baseline's, on an improvement: not by chance "
+        f" {MARK} on an error: lower than {rival}, on an improvement: not by chance "
         f"(paired t-test over users' own errors, p < {LEVEL:g} after Holm's correction for {tests} "
         "tests)."
     )
@@ -81,10 +95,16 @@ def _note(seeds: int, tests: int) -> str:
 
 
 def _error_cell(
-    means: pl.DataFrame, tests: pl.DataFrame, method: str, beta: float, metric: str
+    means: pl.DataFrame,
+    tests: pl.DataFrame,
+    method: str,
+    backbone: str | None,
+    beta: float,
+    metric: str,
 ) -> Cell:
     column = means.filter(pl.col("beta") == beta)
-    cell = column.filter(pl.col("method") == method).row(0, named=True)
+    same = pl.col("method") == method, pl.col("backbone").eq_missing(backbone)
+    cell = column.filter(*same).row(0, named=True)
     if cell["failed"]:
         share = "" if cell["failed"] == cell["runs"] else f" {cell['failed']} of {cell['runs']}"
         return Cell(f"failed{share}")
@@ -95,8 +115,9 @@ def _error_cell(
         pl.col("pair") == cell["pair"],
         pl.col("beta") == beta,
         pl.col("metric") == metric,
-        pl.col("against") == BASELINE,
+        pl.col("against").is_in([BASELINE, BACKBONE]),
         pl.col("proposed") == method,
+        pl.col("backbone").eq_missing(backbone),
         pl.col("significant"),
         pl.col("improvement_percent") > 0,
     )
@@ -109,15 +130,20 @@ def _improvement_rows(
 ) -> list[Row]:
     of_pair = tests.filter(pl.col("pair") == results["pair"][0])
     rows: list[Row] = []
-    for against in (BASELINE, CONTROL):
-        chosen = of_pair.filter(pl.col("against") == against)
-        if chosen.is_empty():
-            continue
+    kinds = of_pair.select("against", "proposed", "backbone").unique(maintain_order=True)
+    for against, proposed, backbone in kinds.rows():
+        chosen = of_pair.filter(
+            pl.col("against") == against,
+            pl.col("proposed") == proposed,
+            pl.col("backbone").eq_missing(backbone),
+        )
         cells = []
         for beta, metric in columns:
             test = chosen.filter(pl.col("beta") == beta, pl.col("metric") == metric)
             cells.append(Cell(_improvement(test.row(0, named=True)) if len(test) else ""))
-        label = f"{title_of(chosen['proposed'][0])} over best {against}"
+        to_mf = against == BACKBONE
+        rival = BACKBONES["mf"] if to_mf else f"best {against}"
+        label = f"{title_of(proposed, backbone if to_mf else None)} over {rival}"
         rows.append(Row(label, tuple(cells), ruled=not rows))
     return rows
 
@@ -127,9 +153,10 @@ def _improvement(test: dict[str, Any]) -> str:
     return f"{test['improvement_percent']:+.2f} %{mark}"
 
 
-def title_of(method: str) -> str:
-    """What tables call a method or control."""
-    return (CONTROLS.get(method) or METHODS[method]).title
+def title_of(method: str, backbone: str | None = None) -> str:
+    """What tables call a method or control, with its backbone where that is given."""
+    title = (CONTROLS.get(method) or METHODS[method]).title
+    return title if backbone is None else f"{title}, {BACKBONES[backbone]}"
 
 
 def statistics_table(pairs: Iterable[PairStatistics]) -> Table:

@@ -24,8 +24,15 @@ from scdr.fingerprint import domains_digest
 from scdr.loading import load
 from scdr.methods import CONTROLS, METHODS, FactorPredictor, FitContext
 from scdr.methods.base import PretrainedFactors
+from scdr.models import Backbone
 from scdr.prediction import metrics_of, predict_test
 from scdr.progress import Progress
+
+
+def place(pair: str, beta: float, seed: int, method: str, backbone: str | None) -> str:
+    """A run in words; its backbone only where it is not matrix factorisation."""
+    graph = "" if backbone in (None, "mf") else f", {backbone}"
+    return f"{pair}, beta {beta}, seed {seed}, {method}{graph}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +46,7 @@ class Work:
         seed: of the split and of everything random in the method.
         preset: name of the preset, for the report.
         method: name of the method or control.
+        backbone: what its factors come from; None where it has none to choose.
         hyper: its hyper-parameters.
         trials: of a search over hyper-parameters; 0 for none.
         core: of the files, as in `load`.
@@ -58,6 +66,7 @@ class Work:
     seed: int
     preset: str
     method: str
+    backbone: Backbone | None
     hyper: Any
     trials: int
     core: int
@@ -73,7 +82,7 @@ class Work:
     @property
     def place(self) -> str:
         """The run in words."""
-        return f"{self.pair.name}, beta {self.beta}, seed {self.seed}, {self.method}"
+        return place(self.pair.name, self.beta, self.seed, self.method, self.backbone)
 
 
 @dataclass(frozen=True, kw_only=True)

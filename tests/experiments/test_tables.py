@@ -297,3 +297,54 @@ def test_methods_have_titles() -> None:
     assert len({method.title for method in (*METHODS.values(), *CONTROLS.values())}) == len(
         METHODS
     ) + len(CONTROLS)
+
+
+def with_backbones() -> tuple[pl.DataFrame, pl.DataFrame]:
+    """SCDR's errors as those of MF, EMCDR's as those of SCDR with LightGCN, SCDR-B as it is."""
+
+    def renamed(frame: pl.DataFrame) -> pl.DataFrame:
+        kept = frame.filter(pl.col("method").is_in(["scdr", "emcdr", "scdr_minus", *CONTROLS]))
+        method = pl.col("method")
+        return kept.with_columns(
+            backbone=pl.when(method == "scdr")
+            .then(pl.lit("mf"))
+            .when(method == "emcdr")
+            .then(pl.lit("lightgcn")),
+            method=method.replace({"emcdr": "scdr", "scdr_minus": "scdr_b"}),
+        )
+
+    return renamed(results()), renamed(user_errors())
+
+
+def test_several_backbones_are_each_compared_with_mf_in_table_vi() -> None:
+    by_backbone, errors = with_backbones()
+    tests = differences(by_backbone, errors, proposed="scdr")
+    assert tests.select("metric", "against", "proposed", "backbone", "rival").rows() == [
+        ("mae", "backbone", "scdr", "lightgcn", "mf"),
+        ("rmse", "backbone", "scdr", "lightgcn", "mf"),
+    ]
+    assert tests["improvement_percent"].to_list() == pytest.approx([-25, -100 / 3])
+    (table,) = error_tables(by_backbone, tests)
+    assert table.title == "Table VI (backbones). a | b_c, preset paper"
+    labels = [row.label for row in table.rows]
+    assert set(labels[:3]) == {"SCDR, MF", "SCDR, LightGCN", "SCDR-B"}
+    assert labels[-1] == "SCDR, LightGCN over MF"
+    assert [cell.text for cell in table.rows[-1].cells] == ["-25.00 % *", "-33.33 % *"]
+    cells = {row.label: row.cells for row in table.rows}
+    assert cells["SCDR, MF"][0].text.startswith("0.8000 ±")
+    assert cells["SCDR, LightGCN"][0].text.startswith("1.0000 ±")
+    assert "lower than that of MF" in table.notes[0]
+
+
+def test_a_table_of_one_graph_backbone_says_which() -> None:
+    of_ngcf = results().with_columns(
+        backbone=pl.when(pl.col("method").is_in(list(METHODS))).then(pl.lit("ngcf"))
+    )
+    errors = user_errors().with_columns(
+        backbone=pl.when(pl.col("method").is_in(list(METHODS))).then(pl.lit("ngcf"))
+    )
+    tables = error_tables(of_ngcf, differences(of_ngcf, errors, proposed="scdr"))
+    assert [table.title.split(",")[:2] for table in tables] == [
+        ["Table II. a | b_c", " NGCF"],
+        ["Table VII (ablation). a | b_c", " NGCF"],
+    ]
