@@ -31,6 +31,7 @@ FIGURES = {
     "ns_per_rating": "a rating",
     "ns_per_row_step": "a row and step",
     "ns_per_user": "a user",
+    "ns_per_edge": "an edge",
 }
 
 

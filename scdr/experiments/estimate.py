@@ -10,8 +10,8 @@ from scdr.experiments.comparison import in_order_of_work
 from scdr.experiments.probe import Probe, died, held_memory, probe
 from scdr.experiments.schedule import in_processes
 from scdr.experiments.table import Cell, Row, Table
+from scdr.experiments.tables import title_of
 from scdr.experiments.work import Work
-from scdr.methods import CONTROLS, METHODS
 from scdr.progress import Progress
 
 Probes = Mapping[tuple[str, str], Probe]
@@ -49,7 +49,7 @@ class Estimate:
     """What a comparison takes.
 
     Attributes:
-        methods: by name.
+        methods: by name, and backbone where that is not matrix factorisation.
         seconds: from its start to its end, on so many jobs.
         memory: of all its processes at once, in bytes.
         jobs: runs at once.
@@ -69,7 +69,7 @@ def probe_methods(works: Sequence[Work], *, jobs: int, progress: Progress) -> Pr
     chosen: dict[tuple[str, str], Work] = {}
     middle = sorted({work.beta for work in works})[len({work.beta for work in works}) // 2]
     for work in in_order_of_work(works):
-        key = work.pair.name, work.method
+        key = work.pair.name, work.arm
         if key not in chosen or (work.beta == middle != chosen[key].beta):
             chosen[key] = work
     tasks = list(chosen.values())
@@ -78,7 +78,7 @@ def probe_methods(works: Sequence[Work], *, jobs: int, progress: Progress) -> Pr
     with progress.runs(len(tasks), 0) as advance, closing(probes):
         for work, result in probes:
             scaled = _per_training_user(result, work.beta)
-            found[work.pair.name, work.method] = scaled
+            found[work.pair.name, work.arm] = scaled
             advance(result.error is not None)
     return found
 
@@ -97,8 +97,8 @@ def estimate(works: Sequence[Work], probes: Probes, *, jobs: int) -> Estimate:
     known: set[tuple[object, ...]] = set()
     for work in in_order_of_work(works):
         pair = work.pair.name
-        found = probes[pair, work.method]
-        time = methods.setdefault(work.method, MethodTime())
+        found = probes[pair, work.arm]
+        time = methods.setdefault(work.arm, MethodTime())
         time.runs += 1
         if found.error is not None:
             time.errors[pair] = found.error
@@ -136,7 +136,8 @@ def as_table(found: Estimate) -> Table:
     """The estimate, a row for each method."""
     rows = []
     for name, time in found.methods.items():
-        title = (CONTROLS.get(name) or METHODS[name]).title
+        method, _, backbone = name.partition(", ")
+        title = title_of(method, backbone or None)
         seconds = (time.pretrain, time.mapping, time.seconds)
         cells = (str(time.runs), *map(duration, seconds), f"{time.memory / 1e9:.1f} GB")
         rows.append(Row(title, tuple(map(Cell, cells))))

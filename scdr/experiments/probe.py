@@ -25,7 +25,7 @@ from scdr.data import Interactions
 from scdr.errors import ScdrError
 from scdr.experiments.work import Work, read_domains, run
 from scdr.fingerprint import digest
-from scdr.models import Factors, PretrainConfig, pretrain
+from scdr.models import Factors, PretrainConfig, pretrain, pretrain_graph
 from scdr.progress import Advance, Progress
 
 PRETRAIN_SECONDS = 8.0
@@ -173,7 +173,8 @@ class _ProbedFactors:
         train: Callable[[], Factors],
     ) -> Factors:
         began = time.perf_counter()
-        factors, seconds = _few_epochs(interactions, config, seed, device)
+        few_epochs = _few_epochs if config.backbone == "mf" else _few_graph_epochs
+        factors, seconds = few_epochs(interactions, config, seed, device)
         self._spans.append((began, time.perf_counter()))
         domain = seed[-1]
         key = digest(dataclasses.asdict(config), domain, device.type)
@@ -226,6 +227,31 @@ def _few_epochs(
     plain, last_epoch = ends[1] - ends[0], ends[2] - ends[1]  # the last is sharp where any is
     setup = max(ends[0] - started - plain, 0.0)
     return factors, setup + (config.epochs - sharp) * plain + sharp * last_epoch
+
+
+def _few_graph_epochs(
+    interactions: Interactions,
+    config: PretrainConfig,
+    seed: tuple[int, ...],
+    device: torch.device,
+) -> tuple[Factors, float]:
+    """The same of a graph backbone: the most that its training takes, which may end early."""
+    graph = config.graph
+    few = dataclasses.replace(
+        graph, epochs=min(graph.epochs, 2), sharp_epochs=min(graph.sharp_epochs, 1)
+    )
+    done: list[float] = []
+    started = time.perf_counter()
+    factors = pretrain_graph(
+        interactions,
+        dataclasses.replace(config, graph=few),
+        seed=seed,
+        device=device,
+        advance=lambda **_: done.append(time.perf_counter()),
+        stage="probe",
+    )
+    epochs = graph.epochs + (graph.sharp_epochs if config.steps else 0)
+    return factors, epochs * (time.perf_counter() - started) / max(len(done), 1)
 
 
 _PROC = Path("/proc/self")

@@ -29,10 +29,14 @@ from scdr.prediction import metrics_of, predict_test
 from scdr.progress import Progress
 
 
+def arm(method: str, backbone: str | None) -> str:
+    """A method, and its backbone where that is not matrix factorisation."""
+    return method if backbone in (None, "mf") else f"{method}, {backbone}"
+
+
 def place(pair: str, beta: float, seed: int, method: str, backbone: str | None) -> str:
-    """A run in words; its backbone only where it is not matrix factorisation."""
-    graph = "" if backbone in (None, "mf") else f", {backbone}"
-    return f"{pair}, beta {beta}, seed {seed}, {method}{graph}"
+    """A run in words."""
+    return f"{pair}, beta {beta}, seed {seed}, {arm(method, backbone)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +82,11 @@ class Work:
     threads: int
     cache: Path
     cache_limit: int
+
+    @property
+    def arm(self) -> str:
+        """The method, and its backbone where that is not matrix factorisation."""
+        return arm(self.method, self.backbone)
 
     @property
     def place(self) -> str:

@@ -33,6 +33,7 @@ def work(
         seed=seed,
         preset="paper",
         method=method,
+        backbone=None,
         hyper=METHODS[method].presets["paper"],
         trials=trials,
         core=5,
