@@ -1,15 +1,20 @@
-// scdr._C: what takes NumPy arrays and not tensors, and the facts of the build. Importing it also
-// registers the ops (library.cpp).
+// scdr._C: what takes NumPy arrays or bytes and not tensors, and the facts of the build. Importing
+// it also registers the ops (library.cpp).
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <array>
 #include <exception>
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "cpu/simd.h"
+#include "json_lines.h"
 #include "k_core.h"
 #include "slices.h"
 
@@ -61,6 +66,25 @@ py::array_t<bool> k_core(const py::array& users_array, const py::array& items_ar
   return keep;
 }
 
+py::tuple take_json_fields(const py::buffer& data, const std::vector<std::string>& keys,
+                           std::size_t ids) {
+  if (keys.size() != scdr::kJsonFields)
+    throw py::value_error("keys: must be " + std::to_string(scdr::kJsonFields));
+  std::array<std::string_view, scdr::kJsonFields> wanted;
+  std::copy(keys.begin(), keys.end(), wanted.begin());
+  const py::buffer_info bytes = data.request();
+  if (bytes.itemsize != 1 || bytes.ndim != 1 || bytes.strides[0] != 1)
+    throw py::value_error("data: must be bytes");
+  const std::string_view text(static_cast<const char*>(bytes.ptr),
+                              static_cast<std::size_t>(bytes.size));
+  scdr::JsonRows result;
+  {
+    const py::gil_scoped_release release;
+    result = scdr::take_json_fields(text, wanted, ids);
+  }
+  return py::make_tuple(py::bytes(result.rows), py::cast(result.left));
+}
+
 // The op between hook and caller knows only std::exception, so that what the hook raised waits
 // here.
 py::object in_slices(const py::function& work, const py::object& progress) {
@@ -101,13 +125,21 @@ py::dict build_facts() {
 }  // namespace
 
 PYBIND11_MODULE(_C, module, py::mod_gil_not_used()) {
-  module.doc() = "Native side of scdr: k-core peeling, build facts, and the ops' registration.";
+  module.doc() =
+      "Native side of scdr: k-core peeling, JSON fields, build facts, and the ops' registration.";
   module.def("k_core", &k_core, py::arg("users"), py::arg("items"), py::arg("n_users"),
              py::arg("n_items"), py::arg("k"),
              "Iterative k-core of the bipartite graph of users and items.\n\n"
              "users, items: int32 [n]; returns bool [n], True for the rows of the largest subset\n"
              "in which every user and every item has at least k rows. O(n). Releases the GIL.\n"
              "ValueError names the argument that is wrong.");
+  module.def(
+      "take_json_fields", &take_json_fields, py::arg("data"), py::arg("keys"), py::arg("ids"),
+      "Fields of JSON lines as rows of text.\n\n"
+      "data: whole lines in bytes; keys: four, empty for none, the first `ids` of which are\n"
+      "ids. Returns (rows, left): for each line the values with tabs between them, in bytes,\n"
+      "and the lines, from 0, whose values are empty because JSON that is not plain is for\n"
+      "others to read (json_lines.h says what is plain). Releases the GIL.");
   module.def("in_slices", &in_slices, py::arg("work"), py::arg("progress"),
              "work(), whose ops are interrupted about ten times a second to let signals through\n"
              "and to call progress(done, total) unless it is None. What either raises ends the op\n"

@@ -68,7 +68,7 @@ class RowCheck:
             InputError: a row is malformed, and ``strict``.
         """
         checked = batch.frame.select(
-            "user", "item", _rating(batch.frame["rating"]), _time(batch.frame["time"])
+            "user", "item", _numbers(batch.frame["rating"], pl.Float32), _times(batch.frame["time"])
         )
         sound = checked.select(
             pl.col("user").is_not_null()
@@ -114,33 +114,31 @@ class RowCheck:
             )
 
 
-def _number(column: pl.Series, dtype: type[pl.DataType]) -> pl.Expr:
-    expression = pl.col(column.name)
-    if column.dtype == pl.String:
-        expression = expression.str.strip_chars()
-    return expression.cast(dtype, strict=False)
+def _numbers(column: pl.Series, dtype: type[pl.DataType]) -> pl.Series:
+    """Return numbers, also those that are written with blanks around; null for anything else."""
+    numbers = column.cast(dtype, strict=False)
+    if column.dtype == pl.String and numbers.null_count() > column.null_count():
+        return column.str.strip_chars().cast(dtype, strict=False)
+    return numbers
 
 
-def _rating(column: pl.Series) -> pl.Expr:
-    return _number(column, pl.Float32)
-
-
-def _time(column: pl.Series) -> pl.Expr:
+def _times(column: pl.Series) -> pl.Series:
     """Times as integers, dates as epoch seconds: 0 where missing, null where it is neither."""
-    whole = _number(column, pl.Int64)
-    if column.dtype.is_integer():
-        return whole.fill_null(0)
-    number = _number(column, pl.Float64)
-    missing = pl.col("time").is_null() | number.is_nan()
+    whole = _numbers(column, pl.Int64)
+    if not whole.null_count():
+        return whole
+    number = _numbers(column, pl.Float64)
+    missing = column.is_null() | number.is_nan().fill_null(False)
     readings = [whole, number.cast(pl.Int64, strict=False)]
     if column.dtype == pl.String:
-        text = pl.col("time").str.strip_chars().str.strip_suffix("Z")
-        missing |= text == ""
+        text = column.str.strip_chars().str.strip_suffix("Z")
+        missing |= (text == "").fill_null(False)
         readings += [
             text.str.to_datetime(form, time_unit="us", strict=False).dt.epoch("s")
             for form in (DATE_FORMATS if column.str.contains("-", literal=True).any() else ())
         ]
-    return pl.when(missing).then(0).otherwise(pl.coalesce(readings)).alias("time")
+    times = pl.when(missing).then(0).otherwise(pl.coalesce(readings))
+    return pl.select(times.alias(column.name)).to_series()
 
 
 def _reason(row: dict[str, object]) -> str:

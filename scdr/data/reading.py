@@ -18,7 +18,7 @@ from scdr.data.frames import dataframe_batches, parquet_batches
 from scdr.data.interactions import Interactions, deduplicate, k_core
 from scdr.data.prepared import is_prepared, load_prepared
 from scdr.data.rows import parse
-from scdr.data.text import GZIP_MAGIC, Progress, check_file, read_ahead, read_blocks, unpack
+from scdr.data.text import GZIP_MAGIC, Progress, check_file, read_blocks, unpack
 from scdr.errors import InputError
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def file_batches(
         return "parquet", parquet_batches(path, columns, progress, data=unpack(path))
     lines = first.data.decode(errors="replace").split("\n", SAMPLE_LINES)[:SAMPLE_LINES]
     layout = detect([line.rstrip("\r") for line in lines], format, columns, str(path))
-    return layout.format, (parse(block, layout) for block in chain([first], read_ahead(blocks)))
+    return layout.format, (parse(block, layout) for block in chain([first], blocks))
 
 
 def _interactions(parts: list[pl.DataFrame]) -> Interactions:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import orjson
 import polars as pl
 
+from scdr._C import take_json_fields
 from scdr.data.columns import ROLES, Batch
 from scdr.data.formats import Layout
 from scdr.data.text import Block
@@ -22,15 +21,17 @@ def parse(block: Block, layout: Layout) -> Batch:
     """Parse one block; a row that can't be split or decoded comes back with a reason."""
     if block.first_line <= layout.skip_lines:
         block = _without_header(block, layout.skip_lines)
-    fast, slow = (_delimited, _delimited_line) if layout.delimiter else (_json_lines, _json_object)
+    if not layout.delimiter:
+        return _json_lines(block, layout)
     try:
-        frame = fast(block.data, layout)
+        frame = _delimited(block.data, layout)
     except pl.exceptions.PolarsError:
-        return _by_line(block, lambda line: slow(line, layout))
+        frame = None
     # A quote that is never closed swallows lines, and some readers drop blank ones: where the
     # count is off, only line by line is it clear which row stands on which line.
-    if frame.height != block.lines:
-        return _by_line(block, lambda line: slow(line, layout))
+    if frame is None or frame.height != block.lines:
+        numbered = enumerate(bytes(block.data).split(b"\n")[:-1], block.first_line)
+        return _by_line(numbered, lambda line: _delimited_line(line, layout))
     lines = np.arange(block.first_line, block.first_line + frame.height)
     return _without_blank_lines(Batch(frame, lines), block)
 
@@ -42,32 +43,52 @@ def _without_header(block: Block, skip_lines: int) -> Block:
     return Block(block.data[start:], skip_lines + 1, block.lines - skipped)
 
 
-def _delimited(data: bytes, layout: Layout) -> pl.DataFrame:
+def _delimited(data: bytes | bytearray, layout: Layout) -> pl.DataFrame:
     """Parse delimited rows, all columns as strings."""
     names = {int(position): role for role, position in layout.columns.items()}
     width = max(names) + 1
     frame = pl.read_csv(
-        data,
+        bytes(data),
         has_header=False,
         schema={names.get(place, f"ignored {place}"): pl.String for place in range(width)},
         separator=layout.delimiter,
         quote_char='"' if b'"' in data else None,
         truncate_ragged_lines=True,
+        extra_columns="ignore",
+        missing_columns="insert",
     )
     if "time" not in frame.columns:
         frame = frame.with_columns(time=pl.lit(None, dtype=pl.String))
     return frame.select(ROLES)
 
 
-def _json_lines(data: bytes, layout: Layout) -> pl.DataFrame:
-    """Parse JSON objects; fields that are not asked for are skipped unread."""
-    types = {"user": pl.String, "item": pl.String, "rating": pl.Float64, "time": pl.Float64}
-    schema = {str(key): types[role] for role, key in layout.columns.items()}
-    frame = pl.read_ndjson(io.BytesIO(data), schema=schema)
-    frame = frame.rename({str(key): role for role, key in layout.columns.items()})
-    if "time" not in frame.columns:
-        frame = frame.with_columns(time=pl.lit(None, dtype=pl.Float64))
-    return frame.select(ROLES)
+def _json_lines(block: Block, layout: Layout) -> Batch:
+    """Parse JSON objects; the lines that the native side leaves, one by one."""
+    keys = [str(layout.columns.get(role, "")) for role in ROLES]
+    rows, left = take_json_fields(block.data, keys, 2)
+    frame = pl.read_csv(
+        rows,
+        has_header=False,
+        schema=dict.fromkeys(ROLES, pl.String),
+        separator="\t",
+        quote_char=None,
+    )
+    lines = np.arange(block.first_line, block.first_line + frame.height)
+    if not left:
+        return Batch(frame, lines)
+    text = block.data.split(b"\n")
+    others = _by_line(
+        ((block.first_line + place, text[place]) for place in left),
+        lambda line: _json_object(line, layout),
+    )
+    taken = np.ones(frame.height, dtype=bool)
+    taken[left] = False
+    lines = np.concatenate([lines[taken], others.lines])
+    order = np.argsort(lines)
+    place = np.argsort(order)[int(taken.sum()) :].tolist()  # of the others among all
+    both = pl.concat([frame.filter(pl.Series(taken)), others.frame])
+    reasons = {place[row]: reason for row, reason in others.reasons.items()}
+    return Batch(both[order], lines[order], reasons)
 
 
 def _without_blank_lines(batch: Batch, block: Block) -> Batch:
@@ -81,12 +102,12 @@ def _without_blank_lines(batch: Batch, block: Block) -> Batch:
     return Batch(batch.frame.filter(pl.Series(keep)), batch.lines[keep])
 
 
-def _by_line(block: Block, fields_of: Callable[[bytes], Fields]) -> Batch:
+def _by_line(numbered: Iterable[tuple[int, bytes]], fields_of: Callable[[bytes], Fields]) -> Batch:
     """Parse line by line what the fast way refuses: broken quotes, JSON or UTF-8."""
     rows: list[Fields] = []
     lines: list[int] = []
     reasons: dict[int, str] = {}
-    for number, line in enumerate(block.data.split(b"\n")[:-1], block.first_line):
+    for number, line in numbered:
         if not line.strip():
             continue
         try:
@@ -106,15 +127,37 @@ def _delimited_line(line: bytes, layout: Layout) -> Fields:
     """Return the four columns of one delimited row, None where missing.
 
     Raises:
-        ValueError: a quote is not closed, or the bytes are no UTF-8.
+        ValueError: quotes of a column up to the last of the four are broken, or the bytes are no
+            UTF-8.
     """
-    text = line.decode().rstrip("\r")
-    try:
-        values = next(csv.reader([text], delimiter=layout.delimiter, strict=True))
-    except csv.Error as error:
-        raise ValueError(f"broken quotes: {error}") from None
+    text = line.decode().removesuffix("\r")
+    width = max(int(place) for place in layout.columns.values()) + 1
+    values = _split(text, layout.delimiter, width) if '"' in text else text.split(layout.delimiter)
     places = [layout.columns.get(role, len(values)) for role in ROLES]
     return [(values[int(place)] or None) if int(place) < len(values) else None for place in places]
+
+
+def _split(text: str, delimiter: str, width: int) -> list[str]:
+    """Split the first columns of a row off it; what follows may be anything."""
+    values: list[str] = []
+    start = 0
+    while len(values) < width and start <= len(text):
+        if text.startswith('"', start):
+            end = start + 1
+            while (end := text.find('"', end)) >= 0 and text.startswith('"', end + 1):
+                end += 2
+            if end < 0:
+                raise ValueError("broken quotes: one is not closed")
+            value, end = text[start + 1 : end].replace('""', '"'), end + 1
+            if end < len(text) and not text.startswith(delimiter, end):
+                raise ValueError("broken quotes: more than a separator follows one that closes")
+        else:
+            end = text.find(delimiter, start)
+            end = len(text) if end < 0 else end
+            value = text[start:end]
+        values.append(value)
+        start = end + 1
+    return values
 
 
 def _json_object(line: bytes, layout: Layout) -> Fields:
@@ -134,7 +177,7 @@ def _json_object(line: bytes, layout: Layout) -> Fields:
 
 
 def _text(value: Any) -> str | None:
-    """Write a JSON value as the fast way does: 1.0 as "1"."""
+    """Write a JSON value: numbers that are whole as integers, 1.0 as "1"."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer():

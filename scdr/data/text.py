@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TypeVar, cast
 
 from isal import igzip, isal_zlib
 
@@ -21,6 +22,7 @@ LONGEST_LINE = 1 << 26
 GZIP_MAGIC = b"\x1f\x8b"
 BOM = b"\xef\xbb\xbf"
 Progress = Callable[[int, int], None]
+T = TypeVar("T")
 
 # isal's stub declares its error as an instance, not a class
 _DAMAGED = (gzip.BadGzipFile, zlib.error, cast(type[Exception], isal_zlib.error))
@@ -42,7 +44,7 @@ class Block:
         lines: how many there are.
     """
 
-    data: bytes
+    data: bytes | bytearray
     first_line: int
     lines: int
 
@@ -79,7 +81,8 @@ def check_file(path: Path) -> bytes:
 def read_blocks(path: Path, progress: Progress | None = None) -> Iterator[Block]:
     """Yield a text file, gzipped or not, in blocks of some MiB that end at a line's end.
 
-    A byte order mark is dropped and a missing newline at the end of the file is added.
+    A byte order mark is dropped and a missing newline at the end of the file is added. The file is
+    read and decompressed in a thread of its own, some blocks ahead.
 
     Args:
         path: the file; gzip is recognised by its first bytes, not by its name.
@@ -90,40 +93,24 @@ def read_blocks(path: Path, progress: Progress | None = None) -> Iterator[Block]
     """
     packed = check_file(path)[:2] == GZIP_MAGIC
     size = path.stat().st_size
-    line, rest = 1, b""
+    line = 1
     with path.open("rb") as raw:
         stream = cast(IO[bytes], igzip.GzipFile(fileobj=raw, mode="rb") if packed else raw)
+        chunks = _ahead(_whole_lines(stream, raw))
         while True:
-            data = _read(stream, raw, path, line, size)
-            if line == 1 and not rest:
-                data = data.removeprefix(BOM)
+            try:
+                data, position = next(chunks, (b"", 0))
+            except (EOFError, OSError, _LineTooLongError, *_DAMAGED) as error:
+                raise _unreadable(error, path, line, raw.tell(), size) from error
             if not data:
                 break
-            cut = data.rfind(b"\n") + 1
-            if cut:
-                whole = b"".join((rest, memoryview(data)[:cut]))
-                block = Block(whole, line, whole.count(b"\n"))
-                rest = data[cut:]
-                line += block.lines
-                yield block
-            else:
-                rest += data
-                _check_length(rest, path, line)
+            block = Block(data, line, data.count(b"\n"))
+            line += block.lines
+            yield block
             if progress:
-                progress(min(raw.tell(), size), size)
-    if rest:
-        yield Block(rest + b"\n", line, 1)
+                progress(min(position, size), size)
     if progress:
         progress(size, size)
-
-
-def read_ahead(blocks: Iterator[Block]) -> Iterator[Block]:
-    """Yield the same blocks, read and decompressed in a thread of its own some blocks ahead."""
-    with ThreadPoolExecutor(1) as pool:
-        pending = deque(pool.submit(next, blocks, None) for _ in range(BLOCKS_AHEAD))
-        while (block := pending.popleft().result()) is not None:
-            pending.append(pool.submit(next, blocks, None))
-            yield block
 
 
 def unpack(path: Path) -> bytes:
@@ -132,30 +119,63 @@ def unpack(path: Path) -> bytes:
     Raises:
         InputError: the gzip stream is truncated or damaged.
     """
-    parts = []
     with path.open("rb") as raw:
-        stream = cast(IO[bytes], igzip.GzipFile(fileobj=raw, mode="rb"))
-        while data := _read(stream, raw, path, 1, path.stat().st_size):
-            parts.append(data)
-    return b"".join(parts)
+        try:
+            return igzip.GzipFile(fileobj=raw, mode="rb").read()
+        except (EOFError, OSError, *_DAMAGED) as error:
+            raise _unreadable(error, path, 1, raw.tell(), path.stat().st_size) from error
 
 
-def _read(stream: IO[bytes], raw: IO[bytes], path: Path, line: int, size: int) -> bytes:
-    """Read one block's bytes; a gzip that ends early or is damaged is an InputError."""
-    try:
-        return stream.read(BLOCK_BYTES)
-    except EOFError:
+class _LineTooLongError(Exception):
+    pass
+
+
+def _whole_lines(stream: IO[bytes], raw: IO[bytes]) -> Iterator[tuple[bytes | bytearray, int]]:
+    """Yield whole lines, some MiB at a time, and the bytes of the file read for them."""
+    rest, start = b"", BOM  # of the file
+    while True:
+        size = len(rest) + max(BLOCK_BYTES, len(rest))
+        buffer = bytearray(size)
+        buffer[: len(rest)] = rest
+        with memoryview(buffer) as view:
+            read = cast(io.BufferedReader, stream).readinto(view[len(rest) :])
+        if not read:
+            break
+        del buffer[len(rest) + read :]
+        if start and len(buffer) >= len(start):
+            del buffer[: len(start) if buffer.startswith(start) else 0]
+            start = b""
+        cut = buffer.rfind(b"\n") + 1
+        rest = bytes(memoryview(buffer)[cut:])
+        if len(rest) > LONGEST_LINE:
+            raise _LineTooLongError
+        if cut:
+            del buffer[cut:]
+            yield buffer, raw.tell()
+    rest = rest.removeprefix(start)
+    if rest:
+        yield rest + b"\n", raw.tell()
+
+
+def _ahead(chunks: Iterator[T]) -> Iterator[T]:
+    """Yield the same, worked out in a thread of its own some chunks ahead."""
+    with ThreadPoolExecutor(1) as pool:
+        pending = deque(pool.submit(next, chunks, None) for _ in range(BLOCKS_AHEAD))
+        while (chunk := pending.popleft().result()) is not None:
+            pending.append(pool.submit(next, chunks, None))
+            yield chunk
+
+
+def _unreadable(error: Exception, path: Path, line: int, read: int, size: int) -> InputError:
+    """Return what a user is told of an error met while reading near a line."""
+    fix = "download or copy the file again"
+    if isinstance(error, _LineTooLongError):
+        what = f"no line ends within {LONGEST_LINE >> 20} MiB: not a text file"
+        fix = "give a CSV, TSV, JSON-lines or Parquet file"
+    elif isinstance(error, EOFError):
         what = f"the gzip file ends early: all its {size} bytes read, near line {line}"
-    except _DAMAGED as error:
-        what = f"the gzip file is damaged near byte {raw.tell()} of {size}: {error}"
-    raise InputError(what, where=f"{path}:{line}", fix="download or copy the file again")
-
-
-def _check_length(rest: bytes, path: Path, line: int) -> None:
-    """Refuse what is surely no text file."""
-    if len(rest) > LONGEST_LINE:
-        raise InputError(
-            f"no line ends within {LONGEST_LINE >> 20} MiB: not a text file",
-            where=f"{path}:{line}",
-            fix="give a CSV, TSV, JSON-lines or Parquet file",
-        )
+    elif isinstance(error, _DAMAGED):
+        what = f"the gzip file is damaged near byte {read} of {size}: {error}"
+    else:
+        what = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    return InputError(what, where=f"{path}:{line}", fix=fix)

@@ -56,7 +56,9 @@ def test_recognised_by_content(
     assert (report.rows, report.rejected, report.duplicates) == (4, 0, 0)
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     rows=st.lists(
         st.tuples(NASTY, NASTY, st.integers(1, 10).map(lambda r: r / 2), st.integers(0, 2**40)),

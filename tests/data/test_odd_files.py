@@ -108,3 +108,51 @@ def test_one_broken_object_leaves_the_ids_of_the_others(tmp_path: Path) -> None:
     assert first.user_ids.tolist() == second.user_ids.tolist()
     np.testing.assert_array_equal(first.ratings, second.ratings)
     np.testing.assert_array_equal(first.times, second.times)
+
+
+def test_a_time_of_more_digits_than_a_float_holds(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.json"
+    time = 1_300_000_000_123_456_789
+    review = '{{"reviewerID": "u", "asin": "{}", "overall": 5, "unixReviewTime": {}}}\n'
+    path.write_text(review.format("x", time) + review.format("y", time + 1))
+    assert read_domain(path, core=0)[0].times.tolist() == [time, time + 1]
+
+
+def test_lines_that_are_read_one_by_one_keep_their_place(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.json"
+    lines = [f'{{"reviewerID": "u{n}", "asin": "x", "overall": {n % 5}}}' for n in range(300)]
+    lines[7] = '{"reviewerID": "u\\u00e97", "asin": "x", "overall": 1.50}'
+    lines[100] = ""
+    lines[200] = '{"reviewerID": "u200", "asin": '
+    lines[299] = '{"overall": 3e0, "asin": -1, "reviewerID": "u299"}'
+    path.write_text("\n".join(lines))
+    data, report = read_domain(path, core=0)
+    assert (report.rows, report.rejected) == (299, 1)
+    assert report.rejected_examples[0][0] == 201
+    assert "not JSON" in report.rejected_examples[0][1]
+    expected = [f"u{n}" if n != 7 else "ué7" for n in range(300) if n not in (100, 200)]
+    assert data.user_ids[data.users].tolist() == expected
+    assert data.ratings[[7, -1]].tolist() == [1.5, 3.0]
+
+
+BROKEN = 'b,y,"2,8'  # one line of quotes that do not end makes the others be read one by one
+
+
+@pytest.mark.parametrize("other", [BROKEN, "b,y,2,8"], ids=["one by one", "at once"])
+@pytest.mark.parametrize(
+    ("line", "user"),
+    [
+        ('"a",x,1,7', "a"), ('"a""b",x,1,7', 'a"b'), ('a"b,x,1,7', 'a"b'), ('"a,b",x,1,7', "a,b"),
+        ("a\rb,x,1,7", "a\rb"), ("a,x,1,7\r", "a"), ('a,x,1,7,"b"c', "a"), ("a,x,1", "a"),
+    ],
+)  # fmt: skip
+def test_a_row_is_the_same_whatever_stands_beside_it(
+    line: str, user: str, other: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "ratings.csv"
+    path.write_text("\n".join(["c,z,3,9"] * 150 + [line, other]), newline="")
+    data, report = read_domain(path, core=0)
+    assert report.rejected == (other is BROKEN)
+    row = data.items.tolist().index(data.item_ids.tolist().index("x"))
+    assert data.user_ids[data.users[row]] == user
+    assert data.ratings[row] == 1
