@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 NATIVE := setup.py CMakeLists.txt $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 
-.PHONY: install train test bench bench-smoke gpu-check kernels sanitize lint format clean
+.PHONY: install train test fuzz bench bench-smoke gpu-check kernels sanitize lint format clean
 
 install: $(VENV)/.installed
 
@@ -32,8 +32,12 @@ $(VENV)/.test-extras: $(VENV)/.installed
 train: $(VENV)/.installed
 	$(BIN)/python -m scdr.train $(ARGS)
 
+# A process for each core and a thread in each: threads of small ops would only wait for each other.
 test: $(VENV)/.test-extras
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+
+fuzz: $(VENV)/.test-extras
+	SCDR_FUZZ=long OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/fuzz $(ARGS)
 
 bench: $(VENV)/.test-extras
 	$(BIN)/python -m pytest bench --benchmark-only $(ARGS)

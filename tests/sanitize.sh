@@ -17,6 +17,12 @@ PYTHONPATH="$PWD/$copy/lib"
 PYTHONSAFEPATH=1 # not the package in the working directory
 export LD_PRELOAD ASAN_OPTIONS UBSAN_OPTIONS PYTHONPATH PYTHONSAFEPATH
 "$python" -c 'import scdr; assert scdr.build_info().sanitizer, "not the sanitized library"'
-exec "$python" -m pytest -q tests/ops/test_mf_sgd_epoch.py tests/ops/test_mf_adam_and_clipping.py \
-  tests/ops/test_pgd_perturb_mlp.py tests/ops/test_recommend_topk.py tests/ops/test_factor_posteriors.py \
-  tests/test_native.py "$@"
+# A process for each core and one thread in each, but for the tests that set the number themselves.
+# Left out is what puts torch to work rather than the native side.
+export OMP_NUM_THREADS=1
+exec "$python" -m pytest -q -n auto --dist worksteal tests/fuzz tests/test_native.py \
+  tests/ops/test_factor_posteriors.py tests/ops/test_mapping_sgd_epoch.py \
+  tests/ops/test_mf_adam_and_clipping.py tests/ops/test_mf_sgd_epoch.py \
+  tests/ops/test_pgd_perturb_mlp.py tests/ops/test_recommend_topk.py \
+  tests/ops/test_sharp_losses_native.py tests/ops/test_slices.py \
+  -k "not (compile or gradcheck or like_torch or opcheck or over_all_of_float32)" "$@"

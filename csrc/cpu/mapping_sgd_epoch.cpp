@@ -34,15 +34,17 @@ namespace {
 
 void check_finite(const char* name, const float* x, std::int64_t count) {
   const float* bad = std::find_if(x, x + count, [](float value) { return !std::isfinite(value); });
-  check(bad == x + count, kMappingSgdEpoch, name, "holds ", *bad, " at element ", bad - x,
+  if (bad == x + count) return;
+  check(false, kMappingSgdEpoch, name, "holds ", *bad, " at element ", bad - x,
         "; it must be finite");
 }
 
 template <class Index>
 void check_range(const char* name, const Index* index, std::int64_t rows, std::int64_t n) {
   const Index* bad = std::find_if(index, index + rows, [n](Index i) { return i < 0 || i >= n; });
-  check(bad == index + rows, kMappingSgdEpoch, name, "holds ", *bad, " at row ", bad - index,
-        ", outside [0, ", n, ")");
+  if (bad == index + rows) return;
+  check(false, kMappingSgdEpoch, name, "holds ", *bad, " at row ", bad - index, ", outside [0, ", n,
+        ")");
 }
 
 void check_values(const MappingRequest& request) {

@@ -7,6 +7,8 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+from filelock import FileLock
+
 import scdr
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,13 +32,16 @@ def build() -> Path:
     }
     program = Path(cmake.CMAKE_BIN_DIR) / "cmake"
     defines = [f"-D{name}={value}" for name, value in options.items()]
-    for command in (
+    commands = (
         [program, "-S", Path(__file__).parent, "-B", folder, "-G", "Ninja", *defines],
         [program, "--build", folder],
-    ):
-        # The compiler runs without the sanitizer that may be in this process.
-        environment = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
-        finished = subprocess.run(command, capture_output=True, text=True, env=environment)
-        if finished.returncode != 0:
-            raise RuntimeError(f"the CUDA sources do not build for the CPU:\n{finished.stdout}")
+    )
+    # The compiler runs without the sanitizer that may be in this process.
+    environment = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(f"{folder}.lock"):  # one worker of pytest builds, the others wait
+        for command in commands:
+            finished = subprocess.run(command, capture_output=True, text=True, env=environment)
+            if finished.returncode != 0:
+                raise RuntimeError(f"the CUDA sources do not build for the CPU:\n{finished.stdout}")
     return folder
