@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it can't be written; a file that was at `path` before is still there then.
     """
+    if path.exists() and not path.is_file():  # a rename would put a file in a device's place
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial
