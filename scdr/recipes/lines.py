@@ -46,7 +46,6 @@ def draw_fgsm(found: pl.DataFrame) -> Figure:
             labels = group["label"].unique(maintain_order=True).to_list()
             for panel, relative in zip(axes, (False, True), strict=True):
                 chosen = group.filter(is_relative() == relative)
-                chosen = within_seeds(chosen, ["label", "level"], "mae")
                 for (label,), line in series_of(chosen, ["label"]):
                     style = style_of(str(label), labels.index(label))
                     plot_mean(panel, line, "level", "mae", label=str(label), style=style)
@@ -188,8 +187,7 @@ def draw_ablation(found: pl.DataFrame) -> Figure:
         for axes, pair in zip(grid, pairs, strict=True):
             group = found.filter(pl.col("pair") == pair)
             for panel, metric in zip(axes, ("mae", "rmse"), strict=True):
-                chosen = within_seeds(group, ["label", "beta"], metric)
-                for index, ((label,), line) in enumerate(series_of(chosen, ["label"])):
+                for index, ((label,), line) in enumerate(series_of(group, ["label"])):
                     style = style_of(str(label), index)
                     plot_mean(panel, line, "beta", metric, label=str(label), style=style)
                 panel.set_xlabel("beta (share of overlap users that are test users)")
@@ -232,8 +230,7 @@ def draw_changed_ratings(found: pl.DataFrame) -> Figure:
         figure = new_figure(0.7 + (PANEL + 0.3) * len(groups))
         grid = figure.subplots(len(groups), 1, squeeze=False)
         for (panel,), (pair, beta, group) in zip(grid, groups, strict=True):
-            chosen = within_seeds(group, ["label", "changes"], "mae")
-            for index, ((label,), line) in enumerate(series_of(chosen, ["label"])):
+            for index, ((label,), line) in enumerate(series_of(group, ["label"])):
                 style = style_of(str(label), index)
                 plot_mean(panel, line, "changes", "mae", label=str(label), style=style)
             panel.set_xlabel("m (source ratings changed for each user)")

@@ -110,9 +110,10 @@ def half_width(sd: np.ndarray, n: np.ndarray) -> np.ndarray:
 def within_seeds(found: pl.DataFrame, cell: Sequence[str], value: str) -> pl.DataFrame:
     """The same means over seeds, without what all cells of a seed have in common.
 
-    A seed is a split, whose difficulty moves all lines of a panel together; intervals without it
-    say whether lines differ. Each seed's mean over the cells that all seeds have is taken off, and
-    deviations grow by `sqrt(C / (C - 1))` for C cells (D. Cousineau, 2005; R. Morey, 2008).
+    A seed is a split, whose difficulty moves all lines of one method together; intervals without it
+    say whether they differ. Lines of methods whose errors lie far apart have too little in common.
+    Each seed's mean over the cells that all seeds have is taken off, and deviations grow by
+    `sqrt(C / (C - 1))` for C cells (D. Cousineau, 2005; R. Morey, 2008).
 
     Args:
         found: rows of one panel or row of panels.
