@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from scdr.checkpoints import Stage
 from scdr.data import Interactions
 from scdr.errors import DivergenceError, InputError
 from scdr.models.backbones import NGCF, LightGCN
@@ -50,7 +51,8 @@ def pretrain_graph(
     """
     training = GraphTraining(interactions, config, seed=seed, device=device)
     epochs = config.graph.epochs + config.graph.sharp_epochs
-    for epoch in range(epochs):
+    kept = Stage.of(advance)
+    for epoch in kept.epochs(epochs, {"training": training}, ended=lambda: training.ended):
         values = training.epoch(between_slices)
         if not all(map(math.isfinite, values.values())):
             raise DivergenceError(
@@ -58,9 +60,7 @@ def pretrain_graph(
                 where=f"{stage}, epoch {epoch + 1} of {epochs}",
                 fix="lower --pretrain.graph.learning-rate or --pretrain.radius",
             )
-        advance(**values)
-        if training.ended:
-            break
+        kept(**values)
     return training.factors()
 
 

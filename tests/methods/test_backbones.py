@@ -34,9 +34,6 @@ def test_predictions_are_finite_and_survive_saving(
     rows = source_users(split.test_pairs, split.test), split.test.items
     predicted = predictor.predict(*rows)
     assert np.isfinite(predicted).all()
-    domains = split.domains
     file = tmp_path / "model.safetensors"
-    predictor.save(
-        file, user_ids=domains.source.user_ids, item_ids=domains.target.item_ids, metadata={}
-    )
+    predictor.save(file, domains=split.domains, metadata={})
     np.testing.assert_array_equal(FactorPredictor.load(file).predictor.predict(*rows), predicted)

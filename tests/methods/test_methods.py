@@ -60,8 +60,8 @@ def test_a_target_only_method_learns_nothing_of_a_cold_user(
 def test_domains_that_are_trained_side_by_side_share_the_threads(
     taste: tuple[ColdStartSplit, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def threads_inside(*_: object) -> int:
-        return torch.get_num_threads()
+    def threads_inside(*_: object) -> torch.Tensor:
+        return torch.tensor(torch.get_num_threads())
 
     monkeypatch.setattr(pretraining, "pretrain_domain", threads_inside)
     before = torch.get_num_threads()

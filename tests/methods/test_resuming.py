@@ -49,6 +49,8 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("emcdr", "default", {"patience": 1, "epochs": 12, "kind": "mlp", "learning_rate": 0.05}),
     ("sscdr", "default", {"optimizer": "sgd"}),
     ("scdr_b", "default", {"dimension": 0}),
+    ("scdr", "default", {"backbone": "lightgcn"}),
+    ("emcdr", "default", {"backbone": "ngcf", "epochs": 12, "patience": 2}),
 ]
 
 
