@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ def parse(block: Block, layout: Layout) -> Batch:
     if not layout.delimiter:
         return _json_lines(block, layout)
     try:
-        frame = _delimited(block.data, layout)
+        frame = None if _has_loose_quote(block.data, layout) else _delimited(block.data, layout)
     except pl.exceptions.PolarsError:
         frame = None
     # A quote that is never closed swallows lines, and some readers drop blank ones: where the
@@ -34,6 +36,17 @@ def parse(block: Block, layout: Layout) -> Batch:
         return _by_line(numbered, lambda line: _delimited_line(line, layout))
     lines = np.arange(block.first_line, block.first_line + frame.height)
     return _without_blank_lines(Batch(frame, lines), block)
+
+
+def _has_loose_quote(data: bytes | bytearray, layout: Layout) -> bool:
+    """Whether a quote stands within a column: the fast way drops it, whatever it opens or ends."""
+    return b'"' in data and _loose_quote(layout.delimiter).search(data) is not None
+
+
+@cache
+def _loose_quote(delimiter: str) -> re.Pattern[bytes]:
+    edge = re.escape(delimiter.encode())
+    return re.compile(rb'"(?<=[^"\n%b]")(?!["\r\n%b])' % (edge, edge))
 
 
 def _without_header(block: Block, skip_lines: int) -> Block:

@@ -143,7 +143,8 @@ def _whole_lines(stream: IO[bytes], raw: IO[bytes]) -> Iterator[tuple[bytes | by
             break
         del buffer[len(rest) + read :]
         if start and len(buffer) >= len(start):
-            del buffer[: len(start) if buffer.startswith(start) else 0]
+            while buffer.startswith(start):  # files put together can begin with several
+                del buffer[: len(start)]
             start = b""
         cut = buffer.rfind(b"\n") + 1
         rest = bytes(memoryview(buffer)[cut:])

@@ -218,3 +218,20 @@ def test_unusable_columns(tmp_path: Path, columns: dict[str, str], message: str)
     path.write_text("user,item,rating\nu1,i1,3\n")
     with pytest.raises(InputError, match=message):
         read_domain(path, columns=columns)
+
+
+def test_all_byte_order_marks_at_the_start_are_taken_off(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.csv"
+    path.write_bytes(2 * b"\xef\xbb\xbf" + b"a,x,4,1\nb,y,5,2\n")
+    found, _ = read_domain(path, core=0)
+    assert found.user_ids.tolist() == ["a", "b"]
+
+
+def test_a_quote_within_a_quoted_column_makes_its_row_malformed(tmp_path: Path) -> None:
+    rows = [f'"u{n}","i{n % 7}","{1 + n % 5}","{n}"' for n in range(300)]
+    rows[17] = '"u"17":"4",Z","i3","3","17"'
+    path = tmp_path / "ratings.csv"
+    path.write_text("\n".join(rows) + "\n")
+    found, report = read_domain(path, core=0)
+    assert len(found) == 299
+    assert [line for line, _ in report.rejected_examples] == [18]

@@ -57,7 +57,9 @@ def read(
     Raises:
         InputError: of a format that can't be told.
     """
-    mark = len(text) - len(text.removeprefix(b"\xef\xbb\xbf"))
+    mark = 0
+    while text.startswith(b"\xef\xbb\xbf", mark):
+        mark += 3
     first = block
     while b"\n" not in text[:first] and first < len(text):
         first += max(block, first - mark)
