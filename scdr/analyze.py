@@ -28,11 +28,12 @@ def _analyze(arguments: Sequence[str]) -> None:
     from datetime import datetime
     from pathlib import Path
 
-    from scdr.experiments.store import comparison_folder, write_whole
+    from scdr.experiments.store import comparison_folder
     from scdr.progress import Progress
     from scdr.recipes.config import read_config
     from scdr.report import render
     from scdr.report.run_pages import comparison_page, is_comparison
+    from scdr.whole_file import write_whole
 
     config = read_config(arguments, program="python -m scdr.analyze")
     name = f"{datetime.now():%Y%m%d-%H%M%S}-analyze"
@@ -65,11 +66,12 @@ def _measure(config: AnalyzeConfig, folder: Path, progress: Progress) -> Page:
     """Measure what is missing, and write the folder."""
     from scdr.device import available_threads
     from scdr.experiments.comparison import read_pairs
-    from scdr.experiments.store import comparison_folder, write_whole
+    from scdr.experiments.store import comparison_folder
     from scdr.recipes.planning import distinct, read_tasks, trained_tasks
     from scdr.recipes.study import Measurements, run_missing
     from scdr.report import render
     from scdr.report.analysis_page import analysis_page
+    from scdr.whole_file import write_whole
 
     if config.runs:
         tasks = read_tasks(config)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from scdr.errors import InputError
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -27,6 +29,24 @@ def whole_file(path: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def write_whole(path: Path, data: bytes | bytearray) -> None:
+    """Write a file that is whole or not there, whenever the process or the machine ends.
+
+    Raises:
+        InputError: it can't be written.
+    """
+    try:
+        with whole_file(path) as partial:
+            partial.write_bytes(data)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise InputError(
+            f"can't be written: {error.strerror}",
+            where=str(path),
+            fix="free some space and run the same command again" if full else "give another --out",
+        ) from error
 
 
 def sync(path: Path) -> None:

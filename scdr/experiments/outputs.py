@@ -16,7 +16,7 @@ from scdr.experiments.comparison import Pair, collect, tuning_report
 from scdr.experiments.config import CompareConfig, proposed_method
 from scdr.experiments.differences import differences
 from scdr.experiments.figure import draw_comparison
-from scdr.experiments.store import ResultStore, write_whole
+from scdr.experiments.store import ResultStore
 from scdr.experiments.table import Table, to_latex, to_markdown
 from scdr.experiments.tables import (
     error_tables,
@@ -25,6 +25,7 @@ from scdr.experiments.tables import (
     taxonomy_table,
 )
 from scdr.experiments.work import Work
+from scdr.whole_file import write_whole
 
 SCHEMA = 1
 

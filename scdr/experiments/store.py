@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import io
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from filelock import FileLock, Timeout
 from scdr.errors import InputError
 from scdr.experiments.tuning import Tuned
 from scdr.experiments.work import Result, Work
-from scdr.whole_file import whole_file
+from scdr.whole_file import write_whole
 
 LOCK = ".scdr-compare.lock"
 """Marks a folder as that of a comparison; locked while one is writing to it."""
@@ -139,21 +138,3 @@ def _digest(values: dict[str, Any]) -> str:
     """Of what JSON keeps of the values, so that they may be those read from it."""
     options = orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY
     return hashlib.sha256(orjson.dumps(values, option=options)).hexdigest()
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is whole or not there, whenever the process or the machine ends.
-
-    Raises:
-        InputError: it can't be written.
-    """
-    try:
-        with whole_file(path) as partial:
-            partial.write_bytes(data)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise InputError(
-            f"can't be written: {error.strerror}",
-            where=str(path),
-            fix="free some space and run the same command again" if full else "give another --out",
-        ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -12,13 +11,14 @@ from typing import Any
 import orjson
 import polars as pl
 
+from scdr.checksum import UNSEALED, seal, why_damaged
 from scdr.errors import InputError
 from scdr.experiments.schedule import in_processes
-from scdr.experiments.store import write_whole
 from scdr.fingerprint import code_digest, digest
 from scdr.progress import Progress
 from scdr.recipes.measure import Outcome, Task, measure
 from scdr.recipes.models import Subject
+from scdr.whole_file import write_whole
 
 CODE = ("analysis", "data", "methods", "models", "ops", "prediction.py", "recipes/measure.py")
 """What a measurement is computed by."""
@@ -46,10 +46,9 @@ class Measurements:
         """What is known of a model; nothing where there is no file or it is damaged."""
         try:
             data = self._path(task).read_bytes()
-            checksum, _, content = data.partition(b"\n")
-            if hashlib.sha256(content).hexdigest().encode() != checksum:
+            if why_damaged(data):
                 return Outcome()
-            kept = orjson.loads(content)
+            kept = orjson.loads(data)
             return Outcome(rows=kept["rows"], hyper=kept["hyper"])
         except (OSError, ValueError, KeyError, TypeError):
             return Outcome()
@@ -61,9 +60,10 @@ class Measurements:
             InputError: it can't be written.
         """
         rows = self.find(task).rows | outcome.rows
-        content = orjson.dumps({"rows": rows, "hyper": outcome.hyper})
-        checksum = hashlib.sha256(content).hexdigest().encode()
-        write_whole(self._path(task), checksum + b"\n" + content)
+        kept = {"checksum": UNSEALED, "rows": rows, "hyper": outcome.hyper}
+        data = bytearray(orjson.dumps(kept))
+        seal(data)
+        write_whole(self._path(task), data)
 
     def _path(self, task: Task) -> Path:
         of = task.subject.digest, dataclasses.asdict(task.options), code_digest(*CODE)

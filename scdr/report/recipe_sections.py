@@ -8,7 +8,6 @@ from pathlib import Path
 import orjson
 import polars as pl
 
-from scdr.experiments.store import write_whole
 from scdr.recipes import claims
 from scdr.recipes.catalogue import RECIPES, Recipe
 from scdr.recipes.landscapes import surfaces
@@ -16,6 +15,7 @@ from scdr.recipes.measure import Task
 from scdr.recipes.study import Measurements, collect, place_of
 from scdr.recipes.style import CONFIDENCE, to_png, to_svg
 from scdr.report.page import Picture, Section
+from scdr.whole_file import write_whole
 
 
 def write_recipe(

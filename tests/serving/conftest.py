@@ -6,25 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from scdr.data import ColdStartSplit, cold_start_split, planted
+from scdr.data import ColdStartSplit
 from scdr.methods import METHODS, FitContext
 from scdr.serving import Predictor
-
-
-@pytest.fixture(scope="session")
-def split() -> ColdStartSplit:
-    made = planted(
-        source_users=200,
-        overlap_users=120,
-        target_only_users=60,
-        source_items=80,
-        target_items=60,
-        source_ratings_per_user=20,
-        target_ratings_per_user=12,
-        signal=0.8,
-        seed=1,
-    )
-    return cold_start_split(made.domains, beta=0.4, seed=2, validation_fraction=0.2)
 
 
 @pytest.fixture(scope="session")
