@@ -4,6 +4,7 @@ Environment:
     SCDR_CUDA: 1 demands the CUDA code, 0 leaves it out; unset, it is built where nvcc is found.
     SCDR_SANITIZE: 1 builds with AddressSanitizer and UBSan, into a build folder of its own.
     CUDA_HOME: where to look for bin/nvcc when it is not on PATH.
+    CUDAARCHS: the architectures to build for, as CMake has it; "native" is those of the GPUs here.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 CUDA_ARCHITECTURES = "80-real;90-real;100-real;120"  # the last one with PTX as well
 OLDEST_NVCC = (12, 8)  # the first that knows architectures 100 and 120
+OLDEST_TORCH = (2, 11)
+NEWEST_ABI = (2, 13)  # the last torch whose stable ABI the sources use
 
 
 def flag(name: str) -> bool | None:
@@ -58,7 +61,15 @@ def torch_options() -> dict[str, str]:
             f"scdr: the build needs {missing.name}: pip install torch==2.13.0 pybind11, "
             "then pip install --no-build-isolation ."
         )
+    found = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if found < OLDEST_TORCH:
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        sys.exit(
+            f"scdr: torch {torch.__version__} is older than {oldest}: pip install torch==2.13.0"
+        )
+    major, minor = min(found, NEWEST_ABI)
     return {
+        "SCDR_TORCH_ABI": f"{major << 56 | minor << 48:#018x}",
         "SCDR_TORCH_INCLUDE": ";".join(include_paths()),
         "SCDR_TORCH_LIBRARY": ";".join(library_paths()),
         "SCDR_TORCH_VERSION": torch.__version__,
@@ -89,7 +100,7 @@ def cuda_options() -> dict[str, str]:
             "SCDR_CUDA": "ON",
             "SCDR_CUDA_WHY_NOT": "",  # the kept folder may remember another answer
             "CMAKE_CUDA_COMPILER": nvcc,
-            "CMAKE_CUDA_ARCHITECTURES": CUDA_ARCHITECTURES,
+            "CMAKE_CUDA_ARCHITECTURES": os.environ.get("CUDAARCHS") or CUDA_ARCHITECTURES,
         }
     if wanted:
         sys.exit(f"scdr: SCDR_CUDA=1, but {why_not}: put nvcc on PATH or set CUDA_HOME")

@@ -61,7 +61,7 @@ def torch_epoch(data: Problem) -> float:
     users, items = data["users"].long(), data["items"].long()
     user = nn.Embedding.from_pretrained(data["user"], freeze=False, sparse=True)
     optimizer = torch.optim.SGD([*mapping.parameters(), user.weight], lr=RATE)
-    total = torch.zeros((), dtype=torch.float64)
+    total = ratings.new_zeros((), dtype=torch.float64)
     for rows in data["order"].split(BATCH):
         u, v, r = user(users[rows]), item[items[rows]], ratings[rows]
         with torch.no_grad():
@@ -96,7 +96,7 @@ def epoch_by(step: Callable[..., tuple[Tensor, Tensor, list[Tensor]]]) -> Epoch:
         user, item, mapping, ratings = (data[k] for k in ("user", "item", "mapping", "ratings"))
         users, items = data["users"].long(), data["items"].long()
         weights = list(mapping.parameters())
-        total = torch.zeros((), dtype=torch.float64)
+        total = ratings.new_zeros((), dtype=torch.float64)
         for rows in data["order"].split(BATCH):
             at = users[rows]
             loss, over_user, gradients = step(user[at], item[items[rows]], ratings[rows], mapping)

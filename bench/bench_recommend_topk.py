@@ -38,14 +38,17 @@ def block_topk(users: Tensor, items: Tensor, buffer: Tensor) -> Result:
     return torch.topk(buffer, K)
 
 
-def in_blocks(block: Callable[[Tensor, Tensor, Tensor], Result]) -> Recommend:
+def in_blocks(
+    block: Callable[[Tensor, Tensor, Tensor], Result], users_at_once: int = BLOCK
+) -> Recommend:
     def recommend(users: Tensor, items: Tensor) -> Result:
-        scores, best = torch.empty(len(users), K), torch.empty(len(users), K, dtype=torch.int64)
-        buffer = torch.empty(BLOCK, len(items))
-        for begin in range(0, len(users), BLOCK):
-            some = users[begin : begin + BLOCK]
+        scores = users.new_empty(len(users), K)
+        best = users.new_empty(len(users), K, dtype=torch.int64)
+        buffer = users.new_empty(users_at_once, len(items))
+        for begin in range(0, len(users), users_at_once):
+            some = users[begin : begin + users_at_once]
             found = block(some, items, buffer[: len(some)])
-            scores[begin : begin + BLOCK], best[begin : begin + BLOCK] = found
+            scores[begin : begin + users_at_once], best[begin : begin + users_at_once] = found
         return scores, best
 
     return recommend

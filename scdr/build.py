@@ -57,7 +57,7 @@ def build_info() -> BuildInfo:
     Raises:
         RuntimeError: SCDR_SIMD names a level that is unknown or that this processor lacks.
     """
-    from scdr.ops._native import _C
+    from scdr._native import _C
 
     facts = _C.build_facts()
     architectures = (name for name in facts["cuda_architectures"].split(",") if name)

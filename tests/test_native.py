@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scdr
-from scdr.ops._native import _C
+from scdr._native import _C
 
 
 def by_repeated_counting(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:

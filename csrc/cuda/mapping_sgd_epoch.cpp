@@ -11,6 +11,7 @@
 
 #include "cuda/ratings_request.h"
 #include "cuda/sort.h"
+#include "cuda/stream.h"
 #include "mapping_sgd_epoch_request.h"
 #include "slices.h"
 
@@ -81,7 +82,7 @@ Tensor run_on_cuda(const MappingRequest& request) {
   const Tensor& user = request.user;
   const int device = user.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
-  const Place place{device, torch::stable::accelerator::getCurrentStream(device).nativeHandle()};
+  const Place place{device, cuda::current_stream(device)};
 
   const cuda::Ratings ratings = ratings_of(request);
   check_values(request, ratings, place);

@@ -11,6 +11,7 @@
 
 #include "cuda/ratings_request.h"
 #include "cuda/sort.h"
+#include "cuda/stream.h"
 #include "mf_sgd_epoch_request.h"
 #include "slices.h"
 
@@ -29,12 +30,12 @@ T* at(const Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
-// What one side of the factorisation needs for an epoch.
-class Side {
+// What one side of the factorisation needs for an epoch on the grid.
+class GridSide {
  public:
   // keys [visits] as of mf_prepare.
-  Side(const Tensor& keys, std::int64_t batch, std::int64_t d, std::int64_t rows, int device,
-       void* stream)
+  GridSide(const Tensor& keys, std::int64_t batch, std::int64_t d, std::int64_t rows, int device,
+           void* stream)
       : places_(scratch(keys, keys.numel() * sizeof(cuda::MfPlace), ScalarType::Byte)),
         step_(scratch(keys, batch * d, ScalarType::Float)),
         bias_step_(scratch(keys, batch, ScalarType::Float)) {
@@ -43,23 +44,34 @@ class Side {
                     at<cuda::MfPlace>(places_), device, stream);
   }
 
-  cuda::MfSide view(const cuda::MfTable& table, const MfMomentTensors& moments,
-                    const std::optional<Tensor>& inverse_count) const {
-    const auto pair = [](const std::optional<Tensor>& factors, const std::optional<Tensor>& bias) {
-      return cuda::MfTable{MfRequest::write(factors), MfRequest::write(bias)};
-    };
-    return {.table = table,
-            .first = pair(moments.first, moments.bias_first),
-            .second = pair(moments.second, moments.bias_second),
-            .inverse_count = MfRequest::read(inverse_count),
-            .step = at<float>(step_),
-            .bias_step = at<float>(bias_step_),
-            .places = at<cuda::MfPlace>(places_)};
+  void add_to(cuda::MfSide& side) const {
+    side.step = at<float>(step_);
+    side.bias_step = at<float>(bias_step_);
+    side.places = at<cuda::MfPlace>(places_);
   }
 
  private:
   Tensor places_, step_, bias_step_;
 };
+
+cuda::MfTable table_of(float* factors, float* bias, std::int64_t d) {
+  const bool aligned = reinterpret_cast<std::uintptr_t>(factors) % (2 * sizeof(float)) == 0;
+  return {factors, bias, d % 2 == 0 && aligned};
+}
+
+cuda::MfSide side_of(const cuda::MfTable& table, const MfMomentTensors& moments,
+                     const std::optional<Tensor>& inverse_count) {
+  const auto pair = [](const std::optional<Tensor>& factors, const std::optional<Tensor>& bias) {
+    return cuda::MfTable{MfRequest::write(factors), MfRequest::write(bias), false};
+  };
+  return {.table = table,
+          .first = pair(moments.first, moments.bias_first),
+          .second = pair(moments.second, moments.bias_second),
+          .inverse_count = MfRequest::read(inverse_count),
+          .step = nullptr,
+          .bias_step = nullptr,
+          .places = nullptr};
+}
 
 // Of the next batches.
 void send_adam_sizes(const MfRequest& request, std::int64_t batches, float* to, int device,
@@ -75,7 +87,7 @@ Tensor run_on_cuda(const MfRequest& request) {
   const Tensor& user = request.user;
   const int device = user.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
-  void* stream = torch::stable::accelerator::getCurrentStream(device).nativeHandle();
+  void* stream = cuda::current_stream(device);
 
   const cuda::Ratings ratings = ratings_of(request);
   const Tensor status = scratch(user, sizeof(cuda::WrongRatings), ScalarType::Byte);
@@ -92,26 +104,40 @@ Tensor run_on_cuda(const MfRequest& request) {
   const std::int64_t widest = std::max(request.n_users, request.n_items);
   check((visits / batch + 1) < std::numeric_limits<std::int64_t>::max() / widest, kMfSgdEpoch,
         "batch_size", "is too small for so many rows");
-  check(batch <= std::numeric_limits<std::uint32_t>::max(), kMfSgdEpoch, "batch_size",
-        "must be below 2^32 on CUDA");
+  check(batch < cuda::kMostVisits, kMfSgdEpoch, "batch_size", "must be below 2^31 on CUDA");
   const Tensor visited = scratch(user, visits * sizeof(cuda::MfVisit), ScalarType::Byte);
   const Tensor user_keys = scratch(user, visits, ScalarType::Long);
   const Tensor item_keys = scratch(user, visits, ScalarType::Long);
   cuda::mf_prepare(ratings, batch, at<cuda::MfVisit>(visited), at<std::int64_t>(user_keys),
                    at<std::int64_t>(item_keys), device, stream);
 
-  Side users(user_keys, batch, d, request.n_users, device, stream);
-  Side items(item_keys, batch, d, request.n_items, device, stream);
+  cuda::MfSide user_side =
+      side_of(table_of(at<float>(user), MfRequest::write(request.user_bias), d),
+              request.user_moments, request.user_inverse_count);
+  cuda::MfSide item_side =
+      side_of(table_of(at<float>(request.item), MfRequest::write(request.item_bias), d),
+              request.item_moments, request.item_inverse_count);
+  std::optional<GridSide> users, items;
+  if (cuda::mf_fits_block(batch, request.d, device)) {
+    for (const bool of_users : {true, false}) {
+      const auto [rising, sorted] = stable_sort(of_users ? user_keys : item_keys);
+      cuda::mf_link(at<std::int64_t>(rising), at<std::int64_t>(sorted), visits, batch,
+                    at<cuda::MfVisit>(visited), of_users, device, stream);
+    }
+  } else {
+    users.emplace(user_keys, batch, d, request.n_users, device, stream);
+    items.emplace(item_keys, batch, d, request.n_items, device, stream);
+    users->add_to(user_side);
+    items->add_to(item_side);
+  }
   const Tensor error = scratch(user, visits, ScalarType::Float);
   const Tensor adam_sizes =
       scratch(user, request.adam_step ? kBatchesOfSlice : 0, ScalarType::Float);
   const Tensor squares = scratch(user, request.clip_norm ? 4 * batch : 0, ScalarType::Double);
   cuda::MfEpoch epoch{
       .visits = at<cuda::MfVisit>(visited),
-      .user = users.view({at<float>(user), MfRequest::write(request.user_bias)},
-                         request.user_moments, request.user_inverse_count),
-      .item = items.view({at<float>(request.item), MfRequest::write(request.item_bias)},
-                         request.item_moments, request.item_inverse_count),
+      .user = user_side,
+      .item = item_side,
       .settings = request.settings,
       .inner = request.inner,
       .d = request.d,

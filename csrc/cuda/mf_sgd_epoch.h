@@ -9,11 +9,18 @@
 
 namespace scdr::cuda {
 
+// What a visit of a batch has to do with the others of its row of a table: the lowest 15 bits are
+// the next of them, by its place in the batch, or kNoNext; the highest tells whether it is the
+// first.
+using MfLink = std::uint16_t;
+constexpr MfLink kFirst = 0x8000, kNoNext = 0x7fff;
+
 // The rating visited, brought together once an epoch: one read instead of two that wait for
-// each other.
+// each other. The links are there where one block does a batch.
 struct alignas(16) MfVisit {
   std::int32_t user, item;
-  float rating, unused;
+  float rating;
+  MfLink user_link, item_link;
 };
 
 // A visit as its side sees it: which row of the table, and which visit of the batch.
@@ -26,6 +33,7 @@ struct MfPlace {
 struct MfTable {
   float* factors;  // [N, d] or null
   float* bias;     // [N] or null
+  bool in_pairs;   // factors may be read two at a time
 };
 
 // One side of the factorisation: users or items.
@@ -34,7 +42,8 @@ struct MfSide {
   const float* inverse_count;  // [N] or null
   float* step;                 // [batch, d]
   float* bias_step;            // [batch]
-  // In order of (batch, row of the table, visit): each row's visits of a batch lie together.
+  // In order of (batch, row of the table, visit): each row's visits of a batch lie together. Null,
+  // as are the steps, where one block does a batch.
   const MfPlace* places;  // [visits]
 };
 
@@ -45,7 +54,9 @@ struct MfBad {
 
 constexpr int kLossBlocks = 256;
 // Squares are summed by so many rows of a batch, then over those sums.
-constexpr std::int64_t kSquaresTogether = 1024;
+constexpr unsigned kSquaresTogether = 1024;
+// So that visits of a batch, both sides together, are numbered in 32 bits.
+constexpr std::int64_t kMostVisits = std::int64_t{1} << 31;
 
 struct MfEpoch {
   const MfVisit* visits;  // [visits]
@@ -72,7 +83,13 @@ WrongRatings mf_check(const Ratings& ratings, WrongRatings* status, int device, 
 // The visits, and key = batch * (rows of the table) + row of each.
 void mf_prepare(const Ratings& ratings, std::int64_t batch_size, MfVisit* visits,
                 std::int64_t* user_keys, std::int64_t* item_keys, int device, void* stream);
-// From such keys of one side in rising order, and the visits that they are of.
+// Whether one block does batches of so many visits. It leaves the other multiprocessors to other
+// trainings.
+bool mf_fits_block(std::int64_t batch, int d, int device);
+// For one block, and for the grid: from such keys of one side in rising order, and the visits that
+// they are of.
+void mf_link(const std::int64_t* keys, const std::int64_t* sorted, std::int64_t visits,
+             std::int64_t batch_size, MfVisit* linked, bool of_users, int device, void* stream);
 void mf_places(const std::int64_t* keys, const std::int64_t* sorted, std::int64_t visits,
                std::int64_t batch_size, std::int64_t rows_of_table, MfPlace* places, int device,
                void* stream);

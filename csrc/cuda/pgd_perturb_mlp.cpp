@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/ops.h>
 
+#include "cuda/stream.h"
 #include "pgd_perturb_mlp_request.h"
 
 namespace scdr {
@@ -13,7 +14,7 @@ Tensor run_on_cuda(const PgdMlpRequest& request) {
   const Tensor& user = request.user;
   const int device = user.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
-  void* stream = torch::stable::accelerator::getCurrentStream(device).nativeHandle();
+  void* stream = cuda::current_stream(device);
   Tensor delta = torch::stable::empty_like(user);
   if (request.rows == 0) return delta;
   const PgdRows rows{
@@ -36,7 +37,7 @@ Tensor tanh_on_cuda(Tensor x) {
   Tensor result = torch::stable::empty_like(x);
   if (x.numel() > 0)
     cuda::tanh(x.const_data_ptr<float>(), result.mutable_data_ptr<float>(), x.numel(), device,
-               torch::stable::accelerator::getCurrentStream(device).nativeHandle());
+               cuda::current_stream(device));
   return result;
 }
 

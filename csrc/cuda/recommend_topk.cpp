@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "cuda/sort.h"
+#include "cuda/stream.h"
 #include "recommend_topk_request.h"
 
 namespace scdr {
@@ -21,7 +22,7 @@ TopkResult run_on_cuda(const TopkRequest& request) {
   const Tensor& user = request.user_vectors;
   const int device = user.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
-  void* stream = torch::stable::accelerator::getCurrentStream(device).nativeHandle();
+  void* stream = cuda::current_stream(device);
 
   const bool wide =
       request.exclude_items && request.exclude_items->scalar_type() == ScalarType::Long;

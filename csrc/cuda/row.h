@@ -1,4 +1,5 @@
-// The pack of rows (see math/pgd_perturb_mlp.h) of a thread: one row.
+// The pack of rows (see math/pgd_perturb_mlp.h) of a thread: one row. And the pack of neighbouring
+// factors (see math/mf_sgd_epoch.h) of a thread that does a whole row: one factor.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +15,8 @@ struct RowPack {
   static SCDR_INLINE RowPack all(float s) { return {s}; }
   static SCDR_INLINE RowPack load(const float* p) { return {*p}; }
   static SCDR_INLINE RowPack load(const float* p, int) { return {*p}; }
+  static SCDR_INLINE float root(float s) { return sqrtf(s); }
+  static SCDR_INLINE float copysign(float s, float t) { return copysignf(s, t); }
   static SCDR_INLINE RowPack column(const float* p, std::int64_t, int) { return {*p}; }
 };
 SCDR_INLINE void store_column(float* p, std::int64_t, int, RowPack a) { *p = a.x; }
@@ -26,6 +29,10 @@ SCDR_INLINE void store_columns(float* p, int n, int, const RowPack* columns) {
   for (int k = 0; k < n; ++k) p[k] = columns[k].x;
 }
 SCDR_INLINE void store(float* p, int, RowPack a) { *p = a.x; }
+SCDR_INLINE void store_padded(float* p, int, RowPack a) { *p = a.x; }
+SCDR_INLINE RowPack abs(RowPack a) { return {fabsf(a.x)}; }
+SCDR_INLINE int nonzero(RowPack a) { return a.x != 0.0f; }
+SCDR_INLINE float sum(RowPack a) { return a.x; }
 SCDR_INLINE RowPack operator+(RowPack a, RowPack b) { return {a.x + b.x}; }
 SCDR_INLINE RowPack operator-(RowPack a, RowPack b) { return {a.x - b.x}; }
 SCDR_INLINE RowPack operator-(RowPack a) { return {-a.x}; }

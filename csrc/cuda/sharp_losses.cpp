@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "cuda/stream.h"
 #include "sharp_losses_request.h"
 
 namespace scdr {
@@ -14,9 +15,7 @@ namespace {
 // The device of a tensor, current while this lives.
 struct Place {
   explicit Place(const Tensor& like)
-      : device(like.get_device_index()),
-        guard(device),
-        stream(torch::stable::accelerator::getCurrentStream(device).nativeHandle()) {}
+      : device(like.get_device_index()), guard(device), stream(cuda::current_stream(device)) {}
 
   int device;
   torch::stable::accelerator::DeviceGuard guard;

@@ -8,6 +8,10 @@
 #include <optional>
 #include <utility>
 
+#ifndef STABLE_TORCH_ERROR_CODE_CHECK  // torch 2.11 has the plainer one alone
+#define STABLE_TORCH_ERROR_CODE_CHECK TORCH_ERROR_CODE_CHECK
+#endif
+
 namespace scdr {
 
 // Values and indices of a stable ascending sort.

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from scdr._C import k_core as _native_k_core
+from scdr._native import _C
 from scdr.data.coding import code_ids
 from scdr.data.frames import id_strings
 
@@ -145,7 +145,7 @@ def restrict(interactions: Interactions, rows: Rows) -> Interactions:
 
 def core_rows(interactions: Interactions, k: int = 5) -> NDArray[np.bool_]:
     """Mask of the rows in the k-core, bool [n]; see :func:`k_core`."""
-    mask: NDArray[np.bool_] = _native_k_core(
+    mask: NDArray[np.bool_] = _C.k_core(
         interactions.users, interactions.items, interactions.n_users, interactions.n_items, k
     )
     return mask

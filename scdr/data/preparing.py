@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 import polars as pl
 
-from scdr._C import k_core as native_k_core
+from scdr._native import _C
 from scdr.checksum import UNSEALED
 from scdr.data.checking import ReadReport, RowCheck
 from scdr.data.columns import Columns
@@ -281,7 +281,7 @@ def _take_core(database: duckdb.DuckDBPyConnection, core: int, work: Path) -> in
         return left
     codes = database.execute("SELECT u, i FROM rows").fetchnumpy()
     users, items = (np.asarray(codes[name], dtype=np.int32) for name in ("u", "i"))
-    kept = native_k_core(users, items, int(users.max()) + 1, int(items.max()) + 1, core)
+    kept = _C.k_core(users, items, int(users.max()) + 1, int(items.max()) + 1, core)
     if kept.all():
         return left
     # a row leaves if and only if its user or its item leaves

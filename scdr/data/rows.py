@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 import polars as pl
 
-from scdr._C import take_json_fields
+from scdr._native import _C
 from scdr.data.columns import ROLES, Batch
 from scdr.data.formats import Layout
 from scdr.data.text import Block
@@ -78,7 +78,7 @@ def _delimited(data: bytes | bytearray, layout: Layout) -> pl.DataFrame:
 def _json_lines(block: Block, layout: Layout) -> Batch:
     """Parse JSON objects; the lines that the native side leaves, one by one."""
     keys = [str(layout.columns.get(role, "")) for role in ROLES]
-    rows, left = take_json_fields(block.data, keys, 2)
+    rows, left = _C.take_json_fields(block.data, keys, 2)
     frame = pl.read_csv(
         rows,
         has_header=False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scdr.ops import _native
+from scdr import _native
 
 OP = "factor_posteriors_: "
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from scdr.ops import _native
+from scdr import _native
 from scdr.ops.adam import AdamState, native_arguments
 from scdr.ops.mf_sgd_epoch import SpoiltTablesError
 from scdr.ops.perturbation import tanh_layers

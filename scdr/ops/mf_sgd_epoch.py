@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scdr.ops import _native  # noqa: F401  (registers the op)
+from scdr import _native  # noqa: F401  (registers the op)
 from scdr.ops.adam import AdamState, native_arguments
 from scdr.ops.perturbation import Inner
 from scdr.ops.slices import SliceProgress, in_slices

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from scdr.ops import _native, reference
+from scdr import _native
+from scdr.ops import reference
 from scdr.ops.perturbation import (
     WIDEST,
     Inner,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scdr.ops import _native  # noqa: F401  (registers the op)
+from scdr import _native  # noqa: F401  (registers the op)
 
 OP = "recommend_topk: "
 

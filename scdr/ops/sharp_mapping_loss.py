@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scdr.ops import _native
+from scdr import _native
 from scdr.ops.perturbation import (
     WIDEST,
     Inner,

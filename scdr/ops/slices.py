@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from scdr.ops import _native
+from scdr import _native
 
 SliceProgress = Callable[[int, int], None]
 """Called about ten times a second with the rows done and the rows in all; may raise to stop."""

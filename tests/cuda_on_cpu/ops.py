@@ -11,7 +11,7 @@ from functools import cache
 import torch
 
 from cuda_on_cpu.build import build
-from scdr.ops._native import _C
+from scdr._native import _C
 
 NAMESPACE = "scdr_cuda_on_cpu"
 

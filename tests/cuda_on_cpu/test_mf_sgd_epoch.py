@@ -47,9 +47,10 @@ def assert_same_bits(first: list[Tensor], second: list[Tensor]) -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-# The first four in one block, the others on the whole grid.
+# The first four in one block, the others on the grid.
 @pytest.mark.parametrize(
-    ("d", "batch_size"), [(10, 50), (10, 767), (20, 90), (33, 150), (10, 800), (33, 300)]
+    ("d", "batch_size"),
+    [(10, 50), (10, 511), (7, 90), (16, 150), (10, 600), (20, 90), (33, 300)],
 )
 @pytest.mark.parametrize("adam", [False, True], ids=["sgd", "adam"])
 @pytest.mark.parametrize("clip_norm", [None, 1.0], ids=["free", "clipped"])

@@ -6,9 +6,9 @@ import json
 
 from hypothesis import given
 from hypothesis import strategies as st
-from scdr._C import take_json_fields
 
 from fuzz import dumps
+from scdr._native import _C
 from fuzz.mode import fuzz
 
 KEYS = ["reviewerID", "asin", "overall", "unixReviewTime"]
@@ -29,7 +29,7 @@ OBJECTS = st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=8), VALUES, m
 
 
 def check(line: bytes) -> None:
-    rows, left = take_json_fields(line + b"\n", KEYS, 2)
+    rows, left = _C.take_json_fields(line + b"\n", KEYS, 2)
     if left:
         assert (rows, left) == (b"\t\t\t\n", [0])
         return
@@ -65,8 +65,8 @@ def test_strings_of_any_bytes(text: bytes) -> None:
 @given(st.lists(OBJECTS, max_size=9))
 def test_lines_do_not_know_each_other(values: list[dict[str, object]]) -> None:
     lines = [json.dumps(value).encode() + b"\n" for value in values]
-    alone = [take_json_fields(line, KEYS, 2) for line in lines]
-    rows, left = take_json_fields(b"".join(lines), KEYS, 2)
+    alone = [_C.take_json_fields(line, KEYS, 2) for line in lines]
+    rows, left = _C.take_json_fields(b"".join(lines), KEYS, 2)
     assert rows == b"".join(row for row, _ in alone)
     assert left == [place for place, (_, other) in enumerate(alone) if other]
 
@@ -79,6 +79,6 @@ def test_plain_reviews_are_not_left() -> None:
     }  # fmt: skip
     for ascii in (True, False):  # "\\ud83d\\ude00" and UTF-8
         plain = review | ({"reviewerID": "A1"} if ascii else {})
-        rows, left = take_json_fields(json.dumps(plain, ensure_ascii=ascii).encode(), KEYS, 2)
+        rows, left = _C.take_json_fields(json.dumps(plain, ensure_ascii=ascii).encode(), KEYS, 2)
         assert rows.decode() == f"{plain['reviewerID']}\t0001048775\t5.0\t1300000000\n"
         assert left == []

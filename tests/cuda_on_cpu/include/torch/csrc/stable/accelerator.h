@@ -1,4 +1,4 @@
-// Guards and streams for tensors on the CPU.
+// The guard for tensors on the CPU.
 #pragma once
 
 #include <cstdint>
@@ -10,9 +10,5 @@ using DeviceIndex = std::int32_t;
 struct DeviceGuard {
   explicit DeviceGuard(DeviceIndex) {}
 };
-struct Stream {
-  void* nativeHandle() const { return nullptr; }
-};
-inline Stream getCurrentStream(DeviceIndex) { return {}; }
 
 }  // namespace torch::stable::accelerator

@@ -1,8 +1,12 @@
-"""Loads scdr._C once, after torch, whose libraries it needs in the process."""
+"""Loads scdr._C, for every module that uses it, after torch.
+
+The library needs torch's own in the process, and torch must be the one to load them: where they
+come in by themselves, without its CUDA ones, importing torch afterwards ends the process.
+"""
 
 import torch  # noqa: F401
 
-from scdr import _C
+import scdr._C as _C
 
 __all__ = ["_C", "raise_named"]
 
