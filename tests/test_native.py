@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -69,6 +71,16 @@ def test_k_core_names_the_wrong_argument(change: dict[str, object], message: str
     assert _C.k_core(**arguments).all()
     with pytest.raises(ValueError, match=message):
         _C.k_core(**{**arguments, **change})
+
+
+@pytest.mark.parametrize("first", ["scdr", "scdr.data", "scdr.build", "scdr.ops", "scdr.prepare"])
+def test_torch_is_there_before_the_library(first: str) -> None:
+    """It would bring in torch's libraries by itself, and a torch with CUDA then can't be imported."""
+    program = (
+        f"import sys, {first}; scdr.build_info(); names = list(sys.modules);"
+        "assert names.index('torch._C') < names.index('scdr._C')"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_build_info() -> None:

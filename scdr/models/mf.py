@@ -150,8 +150,9 @@ def pretrain(
     """
     generator = np.random.default_rng(seed)
     factors = _initial(interactions, config, generator, device)
-    # Shuffling by NumPy takes twice as long, and longer than an epoch.
-    shuffles = torch.Generator().manual_seed(int(generator.integers(2**63)))
+    # Where the epochs are: on a GPU one would wait for the CPU's shuffling, many times as long as
+    # it takes. On the CPU NumPy would take twice as long as torch, and longer than an epoch.
+    shuffles = torch.Generator(device).manual_seed(int(generator.integers(2**63)))
     users = torch.from_numpy(interactions.users).to(device)  # [n]
     items = torch.from_numpy(interactions.items).to(device)  # [n]
     ratings = torch.from_numpy(interactions.ratings).to(device)  # [n]
@@ -178,7 +179,9 @@ def pretrain(
     parts = {"tables": tables, "adam": adam, "dense_adam": dense_epoch, "shuffles": shuffles}
     epochs = Stage.of(advance)
     for epoch in epochs.epochs(config.epochs, parts):
-        order = torch.randperm(len(interactions), generator=shuffles, dtype=torch.int32).to(device)
+        order = torch.randperm(
+            len(interactions), generator=shuffles, dtype=torch.int32, device=device
+        )
         sharp = epoch >= config.epochs - config.sharp_epochs
         try:
             squared_error = train_epoch(
