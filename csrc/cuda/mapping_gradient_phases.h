@@ -20,28 +20,35 @@ inline __device__ Team team_of_block() {
   return {static_cast<std::int64_t>(threadIdx.x), static_cast<std::int64_t>(blockDim.x)};
 }
 
-// Phase 1, a thread a row: at place `row` of the tile what the gradient of scale / 2 e^2 over the
-// mapping is made of, and its gradient over the user vector. Returns e. D = d_source where it is
-// known when compiling, else 0; J hidden units are worked on at a time.
+constexpr int kGradientLanes = 2;  // that share a row
+
+// Phase 1, some threads a row: at place `row` of the tile what the gradient of scale / 2 e^2 over
+// the mapping is made of, and its gradient over the user vector. Returns e. Nothing is written
+// where count is 0. D = d_source where it is known when compiling, else 0; J hidden units are
+// worked on at a time.
 template <int D, int J>
-__device__ float compute_row(const PgdMlp& mlp, const MappingGradient& to, int row, const float* u,
-                             const float* v, float rating, float scale, float* over_user) {
+__device__ float compute_row(const PgdMlp& mlp, const MappingGradient& to, int row, int count,
+                             const float* u, const float* v, float rating, float scale,
+                             float* over_user) {
+  using Pack = SharedRowPack<kGradientLanes>;
   constexpr int most = D > 0 ? D : kMostPgdWidth;
   const int n = D > 0 ? D : mlp.d_source, d_target = mlp.d_target, hidden = mlp.hidden;
-  RowPack user[most], x[most], delta[most], slope[most];
-  RowPack item[kMostPgdWidth], readout[kMostPgdWidth];
+  Pack user[most], x[most], delta[most], slope[most];
+  Pack item[kMostPgdWidth], readout[kMostPgdWidth];
   SCDR_UNROLL_KNOWN
   for (int k = 0; k < n; ++k) user[k] = {u[k]};
   for (int t = 0; t < d_target; ++t) item[t] = {v[t]};
   float* unit = to.unit + std::int64_t{row} * hidden;
   float* activation = to.activation + std::int64_t{row} * (hidden + 1);
   const float error =
-      mapping_error<RowPack, D, J>(mlp, user, item, RowPack{rating}, readout, x, delta, slope,
-                                   [&](int j, const RowPack& h, const RowPack& c) {
-                                     activation[j] = h.x;
-                                     unit[j] = c.x;
-                                   })
+      mapping_error<Pack, D, J>(mlp, user, item, Pack{rating}, readout, x, delta, slope,
+                                [&](int j, const Pack& h, const Pack& c) {
+                                  if (count == 0) return;
+                                  activation[j] = h.x;
+                                  unit[j] = c.x;
+                                })
           .x;
+  if (count == 0 || Pack::lane() != 0) return error;
   const float g = scale * error;
   activation[hidden] = 1.0f;
   float* moved = to.moved + std::int64_t{row} * (n + 1);

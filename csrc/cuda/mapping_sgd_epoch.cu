@@ -16,12 +16,12 @@
 namespace scdr::cuda {
 namespace {
 
-// Launch bounds with a number of blocks leave a kernel more registers than it would take for
-// itself: without, some architectures spill.
 constexpr int kThreads = 256;
-// Hidden units worked on at a time where d_source is known: chains of sums that do not wait for
-// each other. A block has two warps a scheduler at batches of 256, too few to hide them.
-constexpr int kTogether = 4;
+constexpr int kBlockThreads = 512;  // of the block that does small batches
+// Hidden units that a thread works on at a time: chains of sums that do not wait for each other,
+// since the block has few warps to hide them; one where more would not fit the registers.
+template <int D>
+constexpr int kTogether = D >= 8 && D <= 11 ? 2 : 1;
 constexpr const char* kOp = "mapping_sgd_epoch_";
 
 unsigned blocks_of(std::int64_t threads) { return blocks_for(threads, kThreads); }
@@ -37,21 +37,24 @@ __device__ Batch batch_of(const MappingEpoch& epoch, std::int64_t number) {
   return {number, begin, end < epoch.ratings.visits ? end : epoch.ratings.visits};
 }
 
-// Phase 1, a thread a row: errors, and what the gradients are made of.
+// Phase 1: errors, and what the gradients are made of.
 template <int D>
 __device__ void compute_rows(const MappingEpoch& epoch, const PgdMlp& mlp, const Batch& batch,
                              const Tile& tile, const Team& team) {
   const Ratings& ratings = epoch.ratings;
   const float scale = 2.0f / static_cast<float>(batch.end - batch.begin);
-  for (int row = static_cast<int>(team.thread); row < tile.count;
-       row += static_cast<int>(team.threads)) {
-    const std::int64_t in_batch = tile.from + row, from = row_of(ratings, batch.begin + in_batch);
-    epoch.error[in_batch] = compute_row<D, (D > 0 ? kTogether : 1)>(
-        mlp, epoch.over_mapping, row,
-        epoch.user_vectors + static_cast<std::int64_t>(ratings.users[from]) * mlp.d_source,
-        epoch.item + static_cast<std::int64_t>(ratings.items[from]) * mlp.d_target,
-        ratings.ratings[from], scale, epoch.user_gradient + in_batch * mlp.d_source);
-  }
+  for_each_row<kGradientLanes>(
+      team.thread, team.threads, tile.count, [&](std::int64_t at, int mine) {
+        const auto row = static_cast<int>(at);
+        const std::int64_t in_batch = tile.from + row,
+                           from = row_of(ratings, batch.begin + in_batch);
+        const float error = compute_row<D, kTogether<D>>(
+            mlp, epoch.over_mapping, row, mine,
+            epoch.user_vectors + static_cast<std::int64_t>(ratings.users[from]) * mlp.d_source,
+            epoch.item + static_cast<std::int64_t>(ratings.items[from]) * mlp.d_target,
+            ratings.ratings[from], scale, epoch.user_gradient + in_batch * mlp.d_source);
+        if (mine > 0 && SharedRowPack<kGradientLanes>::lane() == 0) epoch.error[in_batch] = error;
+      });
 }
 
 __device__ bool first_of_user(const MappingEpoch& epoch, const Batch& batch, std::int64_t at) {
@@ -75,13 +78,13 @@ __device__ void sum_users(const MappingEpoch& epoch, const Batch& batch, const T
 // The sum of squares, in all threads of the block.
 __device__ double block_square_sum(const float* x, std::int64_t count, double* room) {
   double sum = 0.0;
-  for (std::int64_t i = threadIdx.x; i < count; i += kThreads)
+  for (std::int64_t i = threadIdx.x; i < count; i += blockDim.x)
     sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
   __syncthreads();
   room[threadIdx.x] = sum;
-  for (int half = kThreads / 2; half > 0; half /= 2) {
+  for (unsigned half = blockDim.x / 2; half > 0; half /= 2) {
     __syncthreads();
-    if (static_cast<int>(threadIdx.x) < half) room[threadIdx.x] += room[threadIdx.x + half];
+    if (threadIdx.x < half) room[threadIdx.x] += room[threadIdx.x + half];
   }
   __syncthreads();
   return room[0];
@@ -155,10 +158,10 @@ __device__ void update_all(const MappingEpoch& epoch, const Batch& batch, const 
 }
 
 template <int D, bool shared>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kBlockThreads, 1)
     batches_kernel(const __grid_constant__ MappingEpoch epoch, std::int64_t begin,
                    std::int64_t end) {
-  __shared__ double room[kThreads];
+  __shared__ double room[kBlockThreads];
   const Team team = team_of_block();
   for (std::int64_t number = begin; number < end; ++number) {
     const Batch batch = batch_of(epoch, number);
@@ -181,8 +184,9 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <int D, bool shared>
-__global__ void __launch_bounds__(kThreads) rows_kernel(const __grid_constant__ MappingEpoch epoch,
-                                                        std::int64_t number, std::int64_t from) {
+__global__ void __launch_bounds__(kThreads, 1)
+    rows_kernel(const __grid_constant__ MappingEpoch epoch, std::int64_t number,
+                std::int64_t from) {
   if (epoch.state->fault != kFine) return;
   const Batch batch = batch_of(epoch, number);
   compute_rows<D>(epoch, mlp_of_block<shared>(epoch.mlp), batch, tile_of(batch.rows(), from),
@@ -250,7 +254,7 @@ template <int D, bool shared>
 void run(const MappingEpoch& epoch, std::int64_t begin, std::int64_t end, cudaStream_t stream) {
   const std::size_t bytes = shared ? bytes_of_weights(epoch.mlp) : 0;
   if (epoch.batch_size <= kMostRowsOfBlock) {
-    launch(kOp, {1, kThreads, stream, bytes}, batches_kernel<D, shared>, epoch, begin, end);
+    launch(kOp, {1, kBlockThreads, stream, bytes}, batches_kernel<D, shared>, epoch, begin, end);
     return;
   }
   const std::int64_t size = epoch.over_mapping.size();
@@ -262,8 +266,8 @@ void run(const MappingEpoch& epoch, std::int64_t begin, std::int64_t end, cudaSt
         std::min(epoch.batch_size, epoch.ratings.visits - batch * epoch.batch_size);
     for (std::int64_t from = 0; from < rows; from += kTileRows) {
       const Tile tile = tile_of(rows, from);
-      launch(kOp, {blocks_of(tile.count), kThreads, stream, bytes}, rows_kernel<D, shared>, epoch,
-             batch, from);
+      launch(kOp, {blocks_of(tile.count * kGradientLanes), kThreads, stream, bytes},
+             rows_kernel<D, shared>, epoch, batch, from);
       launch(kOp, grid(size * tile.chunks()), chunks_kernel, epoch, batch, from);
       launch(kOp, grid(size), add_kernel, epoch, batch, from);
     }
@@ -275,7 +279,7 @@ void run(const MappingEpoch& epoch, std::int64_t begin, std::int64_t end, cudaSt
 }
 
 void run(const MappingEpoch& epoch, std::int64_t begin, std::int64_t end, cudaStream_t stream) {
-  if (bytes_of_weights(epoch.mlp) + kThreads * sizeof(double) > kSharedBytes)
+  if (bytes_of_weights(epoch.mlp) + kBlockThreads * sizeof(double) > kSharedBytes)
     return run<0, false>(epoch, begin, end, stream);
   switch (epoch.mlp.d_source) {
     case 8:

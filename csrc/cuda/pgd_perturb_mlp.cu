@@ -1,4 +1,4 @@
-// The kernels of pgd_perturb_mlp and tanh: one thread a row. No torch here.
+// The kernels of pgd_perturb_mlp, some threads a row, and tanh. No torch here.
 #include "cuda/pgd_perturb_mlp.h"
 
 #include <cstddef>
@@ -12,20 +12,22 @@ namespace scdr::cuda {
 namespace {
 
 constexpr int kThreads = 128;
+constexpr int kLanes = 4;  // that share a row
 constexpr const char* kOp = "pgd_perturb_mlp";
 
 template <int D, bool shared>
 __global__ void __launch_bounds__(kThreads, 4)
     perturb_kernel(const __grid_constant__ PgdMlp given, PgdRows rows, std::int64_t count) {
   const PgdMlp mlp = mlp_of_block<shared>(given);
-  for (std::int64_t row = thread_of_grid(); row < count; row += threads_of_grid())
-    scdr::pgd_perturb_mlp<RowPack, D, 1>(mlp, rows, row, 1);
+  for_each_row<kLanes>(thread_of_grid(), threads_of_grid(), count, [&](std::int64_t row, int mine) {
+    scdr::pgd_perturb_mlp<SharedRowPack<kLanes>, D, 1>(mlp, rows, row, mine);
+  });
 }
 
 template <int D>
 void perturb(const PgdMlp& mlp, const PgdRows& rows, std::int64_t count, cudaStream_t stream) {
   const std::size_t bytes = bytes_of_weights(mlp);
-  const unsigned blocks = blocks_for(count, kThreads);
+  const unsigned blocks = blocks_for(count, kThreads / kLanes);
   if (bytes <= kSharedBytes)
     launch(kOp, {blocks, kThreads, stream, bytes}, perturb_kernel<D, true>, mlp, rows, count);
   else

@@ -1,5 +1,5 @@
 // The kernels of the sharp losses and of their gradients: a group of threads a row where nothing is
-// mapped, a thread a row where it is. No torch here.
+// mapped, and where it is. No torch here.
 #include "cuda/sharp_losses.h"
 
 #include <cstddef>
@@ -15,6 +15,7 @@ namespace scdr::cuda {
 namespace {
 
 constexpr int kThreads = 128;
+constexpr int kLanes = 4;  // that share a row of the loss through a mapping
 constexpr const char* kMf = "sharp_mf_loss";
 constexpr const char* kMapping = "sharp_mapping_loss";
 
@@ -68,16 +69,18 @@ template <int D, bool shared>
 __global__ void __launch_bounds__(kThreads, 4)
     mapping_kernel(const __grid_constant__ PgdMlp given, SharpRows rows, std::int64_t count) {
   const PgdMlp mlp = mlp_of_block<shared>(given);
-  for (std::int64_t row = thread_of_grid(); row < count; row += threads_of_grid())
-    scdr::sharp_mapping_loss<RowPack, D, 1>(mlp, rows, row, 1);
+  for_each_row<kLanes>(thread_of_grid(), threads_of_grid(), count, [&](std::int64_t row, int mine) {
+    scdr::sharp_mapping_loss<SharedRowPack<kLanes>, D, 1>(mlp, rows, row, mine);
+  });
 }
 
-// Also <f(u + delta*), v> over v, from the activations that compute_row has left.
-__device__ void gradient_over_item(const PgdMlp& mlp, const MappingGradient& of, int row,
+// Also <f(u + delta*), v> over v, from the activations that compute_row has left: some coordinates
+// by each lane.
+__device__ void gradient_over_item(const PgdMlp& mlp, const MappingGradient& of, int row, int lane,
                                    float* over_item) {
   const float g = of.moved[std::int64_t{row} * (mlp.d_source + 1) + mlp.d_source];
   const float* activation = of.activation + std::int64_t{row} * (mlp.hidden + 1);
-  for (int t = 0; t < mlp.d_target; ++t) {
+  for (int t = lane; t < mlp.d_target; t += kGradientLanes) {
     float mapped = pgd_bias(mlp.b2, t);
     for (int j = 0; j < mlp.hidden; ++j)
       mapped = fmaf(mlp.w2[t * mlp.hidden + j], activation[j], mapped);
@@ -91,16 +94,20 @@ __global__ void __launch_bounds__(kThreads, 4)
                         MappingGradient to, Tile tile) {
   const PgdMlp mlp = mlp_of_block<shared>(given);
   const Team team = team_of_grid();
-  for (int i = static_cast<int>(team.thread); i < tile.count; i += static_cast<int>(team.threads)) {
-    const std::int64_t row = tile.from + i;
-    const float scale = 2.0f * rows.loss[row];
-    const float error = compute_row<D, 1>(mlp, to, i, rows.moved + row * mlp.d_source,
-                                          rows.item + row * mlp.d_target, rows.rating[row], scale,
-                                          rows.over_user + row * mlp.d_source);
-    rows.over_rating[row] = -scale * error;
-    if (rows.over_item != nullptr)
-      gradient_over_item(mlp, to, i, rows.over_item + row * mlp.d_target);
-  }
+  for_each_row<kGradientLanes>(
+      team.thread, team.threads, tile.count, [&](std::int64_t at, int mine) {
+        const auto i = static_cast<int>(at);
+        const std::int64_t row = tile.from + i;
+        const float scale = 2.0f * rows.loss[row];
+        const float error = compute_row<D, 1>(mlp, to, i, mine, rows.moved + row * mlp.d_source,
+                                              rows.item + row * mlp.d_target, rows.rating[row],
+                                              scale, rows.over_user + row * mlp.d_source);
+        const int lane = SharedRowPack<kGradientLanes>::lane();
+        if (mine > 0 && lane == 0) rows.over_rating[row] = -scale * error;
+        if (rows.over_item == nullptr) return;
+        __syncwarp();  // for what the other lanes have left
+        if (mine > 0) gradient_over_item(mlp, to, i, lane, rows.over_item + row * mlp.d_target);
+      });
 }
 
 __global__ void chunks_kernel(PgdMlp mlp, MappingGradient of, Tile tile) {
@@ -157,7 +164,8 @@ unsigned sharp_mapping_loss(const PgdMlp& mlp, const SharpRows& rows, std::int64
   find_wrong(kMapping, {rows.user, rows.item, rows.rating, mlp.d_source, mlp.d_target}, count,
              status, stream);
   with_width(mlp, [&]<int D, bool shared>(Known<D, shared>) {
-    launch(kMapping, {blocks_for(count, kThreads), kThreads, stream, bytes_if(shared, mlp)},
+    launch(kMapping,
+           {blocks_for(count, kThreads / kLanes), kThreads, stream, bytes_if(shared, mlp)},
            mapping_kernel<D, shared>, mlp, rows, count);
   });
   return read(kMapping, status, stream);
@@ -175,7 +183,9 @@ void sharp_mapping_gradient(const PgdMlp& mlp, const SharpGradients& rows, std::
   do {  // once where there are no rows: the gradient over the mapping is then 0
     const Tile tile = tile_of(count, from);
     with_width(mlp, [&]<int D, bool shared>(Known<D, shared>) {
-      launch(kMapping, {blocks_for(tile.count, kThreads), kThreads, stream, bytes_if(shared, mlp)},
+      launch(kMapping,
+             {blocks_for(tile.count, kThreads / kGradientLanes), kThreads, stream,
+              bytes_if(shared, mlp)},
              mapping_rows_kernel<D, shared>, mlp, rows, scratch, tile);
     });
     launch(kMapping, grid(scratch.size() * tile.chunks()), chunks_kernel, mlp, scratch, tile);

@@ -49,6 +49,16 @@ struct RowsToCheck {
 // What the check of the rows finds, as bits.
 constexpr unsigned kNotFiniteUser = 1, kNotFiniteItem = 2, kNotFiniteRating = 4;
 
+// Which hidden units a pack works on, and what comes of those that others do for the same rows. A
+// pack does all of them, unless it says otherwise.
+template <class Pack>
+struct HiddenUnits {
+  static SCDR_INLINE int begin(int) { return 0; }
+  static SCDR_INLINE int end(int hidden) { return hidden; }
+  static SCDR_INLINE Pack sum(Pack part) { return part; }     // over all who share the rows
+  static SCDR_INLINE Pack once(Pack whole) { return whole; }  // a summand of one of them
+};
+
 SCDR_INLINE float pgd_bias(const float* bias, int i) { return bias != nullptr ? bias[i] : 0.0f; }
 
 // c of J hidden units from number j on.
@@ -102,13 +112,16 @@ SCDR_INLINE Pack pgd_error(const PgdMlp& mlp, const Pack* x, const Pack* readout
   const int n = D > 0 ? D : mlp.d_source;
   SCDR_UNROLL_KNOWN
   for (int k = 0; k < n; ++k) slope[k] = Pack::all(0.0f);
-  Pack error = shift;
-  int j = 0;
-  for (; j + J <= mlp.hidden; j += J)
-    pgd_hidden<Pack, D, J>(mlp, j, x, readout, error, slope, keep);
+  using Units = HiddenUnits<Pack>;
+  Pack error = Units::once(shift);
+  const int end = Units::end(mlp.hidden);
+  int j = Units::begin(mlp.hidden);
+  for (; j + J <= end; j += J) pgd_hidden<Pack, D, J>(mlp, j, x, readout, error, slope, keep);
   if constexpr (J > 1)
-    for (; j < mlp.hidden; ++j) pgd_hidden<Pack, D, 1>(mlp, j, x, readout, error, slope, keep);
-  return error;
+    for (; j < end; ++j) pgd_hidden<Pack, D, 1>(mlp, j, x, readout, error, slope, keep);
+  SCDR_UNROLL_KNOWN
+  for (int k = 0; k < n; ++k) slope[k] = Units::sum(slope[k]);
+  return Units::sum(error);
 }
 
 // Summed 16 at a time: one long sum could round by more than the ball allows.
@@ -132,10 +145,11 @@ SCDR_INLINE Pack pgd_fold_item(const PgdMlp& mlp, const Pack* item, Pack rating,
   Pack shift = -rating;
   for (int t = 0; t < mlp.d_target; ++t)
     shift = fma(Pack::all(pgd_bias(mlp.b2, t)), item[t], shift);
-  int j = 0;
-  for (; j + J <= mlp.hidden; j += J) pgd_readout<Pack, J>(mlp, j, item, readout);
+  const int end = HiddenUnits<Pack>::end(mlp.hidden);
+  int j = HiddenUnits<Pack>::begin(mlp.hidden);
+  for (; j + J <= end; j += J) pgd_readout<Pack, J>(mlp, j, item, readout);
   if constexpr (J > 1)
-    for (; j < mlp.hidden; ++j) pgd_readout<Pack, 1>(mlp, j, item, readout);
+    for (; j < end; ++j) pgd_readout<Pack, 1>(mlp, j, item, readout);
   return shift;
 }
 
