@@ -137,6 +137,29 @@ def test_the_config_of_a_run_repeats_it_to_the_bit(
         assert one[key] == two[key]
 
 
+@pytest.mark.parametrize("method", ["scdr_b", "scdr"])
+def test_test_users_target_ratings_are_read_by_the_evaluation_alone(
+    method: str, tmp_path: Path
+) -> None:
+    source, target = write_pair(tmp_path)
+    options = ["--source", source, "--method", method, "--save-predictions"]
+    first, second, other = tmp_path / "first", tmp_path / "second", tmp_path / "other.csv"
+    assert main([*options, "--target", target, "--out", str(first)]) == 0
+    before = pl.read_parquet(first / "predictions.parquet")
+    test_users = set(before["user"])
+    rows = [line.split(",") for line in Path(target).read_text().splitlines()]
+    other.write_text(
+        "".join(
+            f"{user},{item},{6 - int(rating) if user in test_users else rating},{time}\n"
+            for user, item, rating, time in rows
+        )
+    )
+    assert main([*options, "--target", str(other), "--out", str(second)]) == 0
+    after = pl.read_parquet(second / "predictions.parquet")
+    assert (before["rating"] != after["rating"]).any()
+    assert before.drop("rating").equals(after.drop("rating"))
+
+
 def test_the_default_method_reports_a_distribution(tmp_path: Path) -> None:
     source, target = write_pair(tmp_path)
     reports, tables = {}, {}

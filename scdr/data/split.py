@@ -70,15 +70,25 @@ class ColdStartSplit:
     validation_fraction: float
 
     def __post_init__(self) -> None:
-        """Refuse a split in which a cold-start user has a target row in training.
+        """Refuse a split in which a method could see a test user's target rating.
+
+        All training data come from a split, whatever command fits on them.
 
         Raises:
-            RuntimeError: naming how many rows leak.
+            RuntimeError: naming how many rows or users leak.
         """
-        cold = np.concatenate([self.test_pairs[:, 1], self.training.validation_pairs[:, 1]])
-        leaked = int(np.isin(self.training.target.users, cold).sum())
+        test, data = self.test_pairs[:, 1], self.training
+        cold = np.concatenate([test, data.validation_pairs[:, 1]])
+        leaked = int(np.isin(data.target.users, cold).sum())
         if leaked:
             raise RuntimeError(f"{leaked} target training rows belong to test or validation users")
+        leaked = int(np.isin(data.validation.users, test).sum())
+        if leaked:
+            raise RuntimeError(f"{leaked} validation rows belong to test users")
+        known = np.concatenate([data.train_pairs[:, 1], data.validation_pairs[:, 1]])
+        leaked = int(np.isin(known, test).sum())
+        if leaked:
+            raise RuntimeError(f"{leaked} test users are training or validation users as well")
 
     @property
     def n_test_ratings_unseen_item(self) -> int:

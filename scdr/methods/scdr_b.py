@@ -125,6 +125,18 @@ def fit(data: TrainingData, config: ScdrBConfig, context: FitContext) -> FactorP
     """Fit the hierarchy: factors of both domains, mapping, distribution."""
     source = _factors(data.source, config.factors, context, "source")
     target = _factors(data.target, config.factors, context, "target")
+    return fit_between(source, target, data, config, context)
+
+
+@one_thread()
+def fit_between(
+    source: EmpiricalBayes,
+    target: EmpiricalBayes,
+    data: TrainingData,
+    config: ScdrBConfig,
+    context: FitContext,
+) -> FactorPredictor:
+    """Steps 2 to 6, between fitted factor models of the two domains; the target's goes on."""
     with context.progress.timed("mapping"):
         vectors, fold_in = _user_vectors(data, source)  # [U_s, 7 + d]
         rows = _training_rows(data, target, vectors, config.mapping)

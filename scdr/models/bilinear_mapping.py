@@ -72,18 +72,30 @@ class NormalEquations:
 
 
 def normal_equations(rows: BilinearRows) -> NormalEquations:
-    """The normal equations of the ridge regression over all rows."""
-    width = (1 + rows.users.shape[1]) * rows.items.shape[1]
-    matrix = rows.items.new_zeros(width, width)
-    vector = rows.items.new_zeros(width)
-    users = torch.nn.functional.pad(rows.users, (1, 0), value=1.0)
-    for part in torch.arange(len(rows.residual)).split(_BLOCK):
-        design = users[rows.user[part]][:, :, None] * rows.items[part][:, None, :]
-        design = design.flatten(1)  # [B, width]
-        weighted = design * rows.weight[part, None]
-        matrix += weighted.T @ design
-        vector += weighted.T @ rows.residual[part]
-    return NormalEquations(matrix, vector)
+    """The normal equations of the ridge regression over all rows.
+
+    What a user's rows have in common is taken out of their sum: with `x = (1, z)` they are
+    `sum over users of x x' kron (sum over the user's rows of w y y')` and likewise
+    `x kron (sum of w y residual)`.
+    """
+    rated, user = rows.user.unique(return_inverse=True)
+    width = rows.items.shape[1]
+    seconds = rows.items.new_zeros(len(rated), width * width)
+    firsts = rows.items.new_zeros(len(rated), width)
+    for part in torch.arange(len(user)).split(_BLOCK):
+        items, weighted = rows.items[part], rows.items[part] * rows.weight[part, None]
+        seconds.index_add_(0, user[part], (weighted[:, :, None] * items[:, None, :]).flatten(1))
+        firsts.index_add_(0, user[part], weighted * rows.residual[part, None])
+    users = torch.nn.functional.pad(rows.users[rated], (1, 0), value=1.0)  # [K, 1 + d_source]
+    height = users.shape[1]
+    blocks = rows.items.new_zeros(height * height, width * width)
+    for part in torch.arange(len(rated)).split(_BLOCK):
+        some = users[part]
+        blocks += (some[:, :, None] * some[:, None, :]).flatten(1).T @ seconds[part]
+    matrix = blocks.view(height, height, width, width).transpose(1, 2)
+    return NormalEquations(
+        matrix.reshape(height * width, height * width), (users.T @ firsts).flatten()
+    )
 
 
 def sharp_coefficients(

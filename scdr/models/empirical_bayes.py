@@ -142,27 +142,30 @@ class EmpiricalBayes:
         self.users = Moments.from_state(state["users"])
         self.items = Moments.from_state(state["items"])
 
-    def start_factors(self, biases: EmpiricalBayes, seed: int) -> None:
-        """Take over a fitted model without factors, and item factors from its residuals."""
+    def leading_factors(self, dimension: int, seed: int) -> Array:
+        """Item factors `[I, dimension]`: singular vectors of the residuals of the biases."""
+        residuals = self._by_user.residuals(self.users.mean[:, 0], self.items.mean[:, 0])
+        return _leading_factors(residuals, dimension, seed, self.threads)
+
+    def start_factors(self, biases: EmpiricalBayes, factors: Array) -> None:
+        """Take over a fitted model without factors, and item factors.
+
+        Args:
+            biases: the model without factors.
+            factors: `[I, d]`, whose scale does not matter.
+        """
         self.noise = biases.noise
-        factors = _leading_factors(
-            biases._by_user.residuals(biases.users.mean[:, 0], biases.items.mean[:, 0]),
-            self.dimension,
-            seed,
-            self.threads,
-        )
+        size = np.float32(np.sqrt((factors.astype(np.float64) ** 2).mean()))
+        unit = factors / size if size > 0 else factors
         width = self.dimension + 1
         item_variances = np.full(width, _START_ITEM_VARIANCE * self.variance)
         user_variances = np.full(width, _START_USER_VARIANCE)
         item_variances[0] = biases.items.prior.covariance[0, 0, 0]
         user_variances[0] = biases.users.prior.covariance[0, 0, 0]
         scale = np.float32(np.sqrt(item_variances[-1]))
-        means = np.concatenate([biases.items.mean, factors * scale], axis=1)
-        rows, columns = np.triu_indices(width + 1)
-        with_one = np.concatenate([np.ones_like(means[:, :1]), means], axis=1)  # [I, d + 2]
-        packed = np.ascontiguousarray(with_one[:, rows] * with_one[:, columns])
-        packed[:, width + 1] = biases.items.packed[:, 2]  # E[b_i^2], its variance included
-        self.items = Moments(packed, Prior.centred(len(packed), item_variances))
+        means = np.concatenate([biases.items.mean, unit * scale], axis=1)
+        self.items = Moments.certain(means, Prior.centred(len(means), item_variances))
+        self.items.packed[:, width + 1] = biases.items.packed[:, 2]  # E[b_i^2], with its variance
         self.users = Moments.expected(Prior.centred(len(self.users.packed), user_variances))
 
     def expect_users(self, users: NDArray[np.integer], means: Array) -> None:
@@ -235,7 +238,13 @@ class EmpiricalBayes:
 
 @one_thread()
 def fit_factors(
-    ratings: Interactions, config: FactorConfig, *, seed: int, threads: int, advance: Advance
+    ratings: Interactions,
+    config: FactorConfig,
+    *,
+    seed: int,
+    threads: int,
+    advance: Advance,
+    start: Array | None = None,
 ) -> EmpiricalBayes:
     """Fit the model of biases, then the model with factors.
 
@@ -246,6 +255,7 @@ def fit_factors(
         threads: cores to use; results do not depend on it.
         advance: told of each sweep's `loss`, the root mean squared error expected; a `Stage` also
             keeps checkpoints.
+        start: item factors `[I, d]` to start from; None: singular vectors.
     """
     sweeps = config.sweeps_over(len(ratings))
     stage = Stage.of(advance)
@@ -257,7 +267,8 @@ def fit_factors(
             loss = biases.sweep(learn_priors=True)
         else:
             if sweep == sweeps:
-                model.start_factors(biases, seed)
+                start = biases.leading_factors(config.dimension, seed) if start is None else start
+                model.start_factors(biases, start)
             loss = model.sweep(learn_priors=sweep >= sweeps + _FIXED_SWEEPS)
         stage(loss=loss)
     return model if config.dimension else biases
@@ -306,7 +317,7 @@ class _Ratings:
 
 
 def _leading_factors(residuals: csr_array, dimension: int, seed: int, threads: int) -> Array:
-    """Item factors `[I, d]` of mean square 1 from the leading right singular vectors.
+    """Item factors `[I, d]` from the leading right singular vectors.
 
     By subspace iteration: N. Halko, P. G. Martinsson, J. A. Tropp, "Finding structure with
     randomness", SIAM Review 2011.
@@ -327,9 +338,6 @@ def _leading_factors(residuals: csr_array, dimension: int, seed: int, threads: i
     factors[:, :kept] = (torch.from_numpy(basis) @ directions[:kept].T).numpy()
     columns = np.bincount(residuals.indices, minlength=n_items)
     factors *= np.sqrt(columns + _COUNT_PRIOR).astype(np.float32)[:, None]
-    size = np.sqrt((factors.astype(np.float64) ** 2).mean())
-    if size > 0:
-        factors /= np.float32(size)
     return factors
 
 

@@ -59,6 +59,13 @@ class Moments:
         return cls(np.tile(packed, (len(prior.group), 1)), prior)
 
     @classmethod
+    def certain(cls, means: Array, prior: Prior) -> Moments:
+        """The moments of means `[N, d + 1]` that are known without error."""
+        with_one = np.pad(means, ((0, 0), (1, 0)), constant_values=1.0)
+        rows, columns = np.triu_indices(with_one.shape[1])
+        return cls(np.ascontiguousarray(with_one[:, rows] * with_one[:, columns]), prior)
+
+    @classmethod
     def from_state(cls, state: dict[str, Any]) -> Moments:
         """What gave this `state_dict`."""
         return cls(state["packed"], Prior(**state["prior"]))

@@ -27,8 +27,8 @@ Optimise = Literal["both", "mae", "rmse"]
 
 MOST_LEVELS = 20
 """Scales with more different ratings than this are treated as continuous."""
-RMSE_TOLERANCE = 0.001
-"""Share of the RMSE that "both" may give away for a lower MAE."""
+RMSE_TOLERANCE = 0.0007
+"""Share of the RMSE that "both" is expected to give away for a lower MAE."""
 _QUANTILES = 50
 _GRID = 1025
 _MARGIN = 3.0
@@ -55,8 +55,8 @@ class RatingDistribution:
     def point(self, prediction: NDArray[np.floating], optimise: Optimise) -> Column:
         """The number to predict, `[n]`, for linear predictions `[n]`.
 
-        "rmse" is the mean, "mae" the median; "both" lies between them, where the MAE is lowest for
-        at most `RMSE_TOLERANCE` of the RMSE.
+        "rmse" is the mean, "mae" the median; "both" lies between them, where the MAE is expected to
+        be lowest for at most `RMSE_TOLERANCE` of the RMSE.
         """
         mean = self._mean(prediction)
         if optimise == "rmse":
@@ -127,18 +127,22 @@ def fit_rating_distribution(
     elif len(levels) > 1:
         level = np.searchsorted(levels, rating)
         fitted = replace(fitted, thresholds=_thresholds(prediction, level, weight, levels))
-    return replace(fitted, pull=_pull(fitted, prediction, rating))
+    return replace(fitted, pull=_pull(fitted, prediction))
 
 
-def _pull(fitted: RatingDistribution, prediction: Column, rating: Column) -> float:
-    """The greatest pull whose RMSE is within `RMSE_TOLERANCE` of the mean's."""
+def _pull(fitted: RatingDistribution, prediction: Column) -> float:
+    """The greatest pull whose RMSE is expected within `RMSE_TOLERANCE` of the mean's.
+
+    Expected by the distribution, `E(r - x)^2 = Var r + (x - mean)^2`, and not as the ratings have
+    it: in the errors of a few dozen users chance is larger than the tolerance.
+    """
     mean = fitted.point(prediction, "rmse")
     support, below = fitted._support(mean)
-    allowed = (1 + RMSE_TOLERANCE) ** 2 * ((rating - mean) ** 2).mean()
+    allowed = ((1 + RMSE_TOLERANCE) ** 2 - 1) * (fitted.deviation(prediction) ** 2).mean()
     low, high = 0.0, float(fitted.levels[-1] - fitted.levels[0])
     for _ in range(30):
         pull = (low + high) / 2
-        if ((rating - _between(mean, support, below, pull)) ** 2).mean() <= allowed:
+        if ((_between(mean, support, below, pull) - mean) ** 2).mean() <= allowed:
             low = pull
         else:
             high = pull

@@ -95,6 +95,12 @@ def test_leak_is_refused() -> None:
     leaking = replace(split.training, target=split.domains.target)
     with pytest.raises(RuntimeError, match="12 target training rows"):
         replace(split, training=leaking)
+    validating = replace(split.training, validation=split.test)
+    with pytest.raises(RuntimeError, match="10 validation rows belong to test users"):
+        replace(split, training=validating)
+    twice = replace(split.training, train_pairs=split.domains.overlap)
+    with pytest.raises(RuntimeError, match="5 test users are training or validation users"):
+        replace(split, training=twice)
 
 
 def test_unseen_items_are_counted() -> None:

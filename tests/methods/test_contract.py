@@ -132,11 +132,13 @@ def test_another_seed_trains_another_model(split: ColdStartSplit) -> None:
 def test_test_users_ratings_change_nothing(
     method: Method, predictor: FactorPredictor, preset: str, split: ColdStartSplit
 ) -> None:
-    """A method that saw them in any way would predict otherwise once they are all ones."""
-    target = split.domains.target
-    ratings = target.ratings.copy()
-    ratings[split.test_rows] = 1.0
-    other = replace_target(split, replace(target, ratings=ratings))
+    """A method that saw them in any way would predict otherwise once they are others."""
+    target, rows = split.domains.target, split.test_rows
+    ratings, items, times = target.ratings.copy(), target.items.copy(), target.times.copy()
+    ratings[rows] = 1.0
+    items[rows] = (items[rows] + 1) % target.n_items
+    times[rows] += 1
+    other = replace_target(split, replace(target, ratings=ratings, items=items, times=times))
     np.testing.assert_array_equal(
         predictions(fitted(method, other, preset), split), predictions(predictor, split)
     )

@@ -73,6 +73,21 @@ def test_dimensions_without_support_switch_themselves_off() -> None:
     assert factor_variances(fitted(no_taste, dimension=3, sweeps=60)).sum() < 0.01 * 0.25
 
 
+def test_factors_start_where_they_are_told_to() -> None:
+    ratings, _ = drawn(n_users=80, n_items=50, each=12)
+    config = FactorConfig(dimension=2, sweeps=4)
+
+    def started(start: NDArray[np.float32]) -> EmpiricalBayes:
+        silent = lambda **_: None  # noqa: E731
+        return fit_factors(ratings, config, seed=0, threads=1, advance=silent, start=start)
+
+    singular = fitted(ratings, dimension=0, sweeps=4).leading_factors(2, seed=0)
+    default, doubled = fitted(ratings, dimension=2, sweeps=4), started(2 * singular)
+    np.testing.assert_array_equal(doubled.items.packed, default.items.packed)  # scale is no matter
+    nothing = started(np.zeros_like(singular))
+    assert not nothing.items.mean[:, 1:].any()  # factors that are all zero stay so
+
+
 def test_biases_alone_are_ridge_regression_with_the_learned_variances() -> None:
     """At the fixed point each bias is a sum of residuals over count + noise / variance."""
     ratings, _ = drawn(n_users=80, n_items=50, each=12)
