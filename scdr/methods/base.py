@@ -204,6 +204,21 @@ class FactorPredictor:
         low, high = self._known_distribution().interval(linear, coverage)
         return low.astype(np.float32), high.astype(np.float32)
 
+    def probability(
+        self,
+        users: NDArray[np.integer],
+        items: NDArray[np.integer],
+        low: NDArray[np.floating],
+        high: NDArray[np.floating],
+    ) -> NDArray[np.float64]:
+        """Probability `[n]` of a rating from low to high, both `[n]` and both included.
+
+        Raises:
+            ValueError: as `predict`, or the method has no distribution.
+        """
+        linear = self._linear_predictions(users, items)
+        return self._known_distribution().probability(linear, low, high)
+
     def _known_distribution(self) -> RatingDistribution:
         if self.distribution is None:
             raise ValueError("this method predicts numbers alone, without a distribution")

@@ -18,6 +18,7 @@ from scdr.experiments.tables import error_tables, statistics_table, taxonomy_tab
 from scdr.folder import REPORT
 from scdr.methods import CONTROLS, METHODS
 from scdr.options import checked
+from scdr.prediction import calibration_lines, other_points
 from scdr.report.page import Page, Picture, Section
 
 _COMPARISON_FILES = (REPORT, "results.parquet", "significance.parquet", "config.toml")
@@ -34,14 +35,14 @@ def run_section(folder: Path, report: Mapping[str, Any]) -> Section:
     rows = [(title, report["test"], False)]
     if report["validation"]:
         rows.append((f"{title}, validation users", report["validation"], False))
+    points = other_points(title, report["distribution"])
+    rows += [(label, metrics, False) for label, metrics in points]
     rows += [
         (CONTROLS[name].title, metrics, index == 0)
         for index, (name, metrics) in enumerate(report["controls"].items())
     ]
-    lowest = {
-        metric: min(metrics[metric] for metrics in (report["test"], *report["controls"].values()))
-        for metric in ("mae", "rmse")
-    }
+    on_test = (report["test"], *(found for _, found in points), *report["controls"].values())
+    lowest = {metric: min(found[metric] for found in on_test) for metric in ("mae", "rmse")}
     table = Table(
         title=f"{report['pair']}, beta {report['beta']:g}, seed {report['seed']}",
         head=("", "MAE", "95 %", "RMSE", "95 %"),
@@ -69,7 +70,7 @@ def run_section(folder: Path, report: Mapping[str, Any]) -> Section:
     return Section(
         name=f"run-{folder.name}",
         title=f"Run {folder.name}: {title}, preset {report['preset']}",
-        findings=tuple(findings),
+        findings=(*findings, *calibration_lines(report["distribution"])),
         picture=Picture(picture.read_bytes(), "png", "Errors of the run and how training went")
         if picture.exists()
         else None,
