@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scdr.data import ColdStartSplit, Interactions, TrainingData, source_users
 from scdr.evaluation import RatingMetrics, rating_metrics
 from scdr.methods import FactorPredictor
-from scdr.models.rating_distribution import POINTS
+from scdr.models.rating_distribution import POINTS, Optimise
 
 _COVERAGES = (0.5, 0.8, 0.9)
 """Nominal probabilities of the intervals whose coverage is reported."""
@@ -21,7 +21,11 @@ _GROUPS = 10
 
 
 def predict_test(
-    predictor: FactorPredictor, split: ColdStartSplit, *, clip: bool
+    predictor: FactorPredictor,
+    split: ColdStartSplit,
+    *,
+    clip: bool,
+    optimise: Optimise | None = None,
 ) -> NDArray[np.float32]:
     """Predictions of the test ratings, float32 [n] in the order of `split.test`.
 
@@ -29,8 +33,9 @@ def predict_test(
         predictor: fitted on `split.training`.
         split: the split.
         clip: to the range of the target's training ratings.
+        optimise: another point of the distribution than the predictor's own.
     """
-    return _predict(predictor, split.training, split.test_pairs, split.test, clip)
+    return _predict(predictor, split.training, split.test_pairs, split.test, clip, optimise)
 
 
 def predict_validation(
@@ -58,10 +63,7 @@ def judge_distribution(
     if predictor.distribution is None:
         return None
     rows, users = split.test, source_users(split.test_pairs, split.test)
-    points = {
-        point: predict_test(dataclasses.replace(predictor, optimise=point), split, clip=clip)
-        for point in POINTS
-    }
+    points = {point: predict_test(predictor, split, clip=clip, optimise=point) for point in POINTS}
     mean, deviation = points["rmse"], predictor.deviation(users, rows.items)
 
     def coverage(low: NDArray[np.float32], high: NDArray[np.float32]) -> dict[str, float]:
@@ -132,7 +134,7 @@ def other_points(title: str, judged: dict[str, Any] | None) -> list[tuple[str, d
     if judged is None:
         return []
     return [
-        (f"{title}, {name}", judged["points"][point])
+        (f"{title}, {name}" + ("" if name == point else f" ({point})"), judged["points"][point])
         for point, name in POINTS.items()
         if point != judged["optimise"]
     ]
@@ -170,7 +172,9 @@ def _predict(
     pairs: NDArray[np.int32],
     rows: Interactions,
     clip: bool,
+    optimise: Optimise | None = None,
 ) -> NDArray[np.float32]:
-    predictions = predictor.predict(source_users(pairs, rows), rows.items)
+    users = source_users(pairs, rows)
+    predictions = predictor.predict(users, rows.items, optimise=optimise)
     known = data.target.ratings
     return np.clip(predictions, known.min(), known.max()) if clip else predictions

@@ -22,7 +22,7 @@ from scdr.models import Biases, Factors, PretrainConfig, TargetItems, fit_biases
 from scdr.models.fold_in import FoldIn, Histories
 from scdr.models.mapping import MappingRows
 from scdr.models.personal import PersonalMapping
-from scdr.models.rating_distribution import Optimise, RatingDistribution
+from scdr.models.rating_distribution import POINTS, Optimise, RatingDistribution
 from scdr.ops.threads import one_thread
 from scdr.progress import Progress
 
@@ -411,6 +411,15 @@ class Method:
     def has_backbone(self) -> bool:
         """Whether its factors come from a backbone that can be chosen: a section `pretrain`."""
         return isinstance(getattr(self.presets["paper"], "pretrain", None), PretrainConfig)
+
+    @property
+    def points(self) -> tuple[Optimise | None, ...]:
+        """The points of its distribution that one fit can predict: a hyper-parameter `optimise`.
+
+        None alone where there is nothing to choose.
+        """
+        has_choice = getattr(self.presets["paper"], "optimise", None) in POINTS
+        return tuple(POINTS) if has_choice else (None,)
 
 
 def training_rows(data: TrainingData, device: torch.device) -> MappingRows:

@@ -25,7 +25,7 @@ from scipy.special import expit
 
 Column = NDArray[np.float64]
 Optimise = Literal["both", "mae", "rmse"]
-POINTS: Mapping[Optimise, str] = {"both": "both", "mae": "median (mae)", "rmse": "mean (rmse)"}
+POINTS: Mapping[Optimise, str] = {"both": "both", "mae": "median", "rmse": "mean"}
 """What tables call the points of a distribution, by the option that chooses them."""
 
 MOST_LEVELS = 20
