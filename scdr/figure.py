@@ -63,9 +63,9 @@ def _draw_calibration(axes: Axes, curves: list[dict[str, Any]]) -> None:
     """How often ratings reach a level, over the probability that the distribution gives it."""
     axes.plot((0, 1), (0, 1), color="grey", linewidth=1, linestyle="--")
     for curve, colour in zip(curves, CURVE_COLOURS, strict=False):
-        label = f"{curve['level']:.3g} or more"
+        label = f"rating ≥ {curve['level']:.3g}"
         axes.plot(curve["promised"], curve["observed"], marker="o", ms=3, label=label, color=colour)
-    axes.set_xlabel("predicted probability of a rating of")
+    axes.set_xlabel("predicted probability")
     axes.set_ylabel("share of test ratings")
     axes.set_aspect("equal")
     axes.grid(alpha=0.3)
