@@ -338,14 +338,14 @@ class FactorPredictor:
         def ids(name: str) -> NDArray[np.object_]:
             return ids_from_tensor(tensors[name]) if name in tensors else np.zeros(0, dtype=object)
 
-        own = tensors.get("target_vectors")
+        own, spread = tensors.get("target_vectors"), header["distribution"]
         predictor = cls(
             source_vectors=tensors["source_vectors"],
             mapping=restore(header["mapping"], under(_MAPPING)),
             items=TargetItems(
                 tensors["items.vectors"], tensors["items.offsets"], tensors["items.priors"]
             ),
-            distribution=_restore_distribution(header["distribution"]),
+            distribution=None if spread is None else RatingDistribution.from_fields(spread),
             optimise=header["optimise"],
             fold_in=restore_fold_in(header["fold_in"], under(_FOLD_IN)),
             target_users=None if own is None else TargetUsers(np.arange(len(own)), own),
@@ -414,10 +414,7 @@ class Method:
 
     @property
     def points(self) -> tuple[Optimise | None, ...]:
-        """The points of its distribution that one fit can predict: a hyper-parameter `optimise`.
-
-        None alone where there is nothing to choose.
-        """
+        """What its hyper-parameter `optimise` chooses from; None alone where it has no such."""
         has_choice = getattr(self.presets["paper"], "optimise", None) in POINTS
         return tuple(POINTS) if has_choice else (None,)
 
@@ -442,13 +439,6 @@ def _rows_of(
         items=torch.from_numpy(rows.items.astype(np.int64)).to(device),
         ratings=torch.from_numpy(rows.ratings).to(device),
     )
-
-
-def _restore_distribution(values: dict[str, Any] | None) -> RatingDistribution | None:
-    if values is None:
-        return None
-    arrays = {k: np.array(v, dtype=np.float64) for k, v in values.items() if isinstance(v, list)}
-    return RatingDistribution(**values | arrays)
 
 
 def _indices(name: str, values: NDArray[np.integer], size: int) -> Tensor:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,12 @@ class RatingDistribution:
     thresholds: Column
     quantiles: Column
     pull: float = 0.0
+
+    @classmethod
+    def from_fields(cls, values: Mapping[str, Any]) -> RatingDistribution:
+        """The distribution with these fields, arrays as the lists that JSON has of them."""
+        arrays = {k: np.array(v, dtype=np.float64) for k, v in values.items() if k != "pull"}
+        return cls(**dict(values) | arrays)
 
     def point(self, prediction: NDArray[np.floating], optimise: Optimise) -> Column:
         """The number to predict, `[n]`, for linear predictions `[n]`.
