@@ -22,6 +22,7 @@ from scdr.experiments.table import Table
 from scdr.experiments.tables import error_tables
 from scdr.methods import CONTROLS, METHODS
 from scdr.methods.scdr_b import ScdrBConfig
+from scdr.report.run_pages import _against_controls, _differences
 
 POINTS = ("both", "mae", "rmse")
 # MAE and RMSE of each method and point; a seed more adds 0.1 to all of them.
@@ -156,6 +157,26 @@ def test_points_of_several_backbones_are_compared_each_with_its_own() -> None:
     assert "SCDR-B, LightGCN, median" in labels and "SCDR-B, MF, mean" in labels
     assert labels[-3:] == [
         f"SCDR-B, LightGCN, {point} over MF" for point in ("both", "median", "mean")
+    ]
+    assert _differences(tests)[1] == (
+        "p, beta 0.5: SCDR-B, LightGCN, median is 31.54 % behind the same with MF in MAE, not by "
+        "chance (p < 0.05)."
+    )
+
+
+def test_the_page_says_which_point_is_ahead_of_which_rival() -> None:
+    results, users = frames()
+    said = _differences(differences(results, users, proposed="emcdr"))
+    assert said[0] == (
+        "p, beta 0.5: EMCDR is 23.08 % behind the best baseline (SCDR-B, median) in MAE, not by "
+        "chance (p < 0.05)."
+    )
+    ahead = _against_controls(results)
+    assert ahead == [
+        "p, beta 0.5: ahead of the best control in MAE (Bias transfer, 0.7600): SCDR-B, median; "
+        "SCDR-B, both.",
+        "p, beta 0.5: ahead of the best control in RMSE (Bias transfer, 0.9700): SCDR-B, mean; "
+        "SCDR-B, both.",
     ]
 
 
