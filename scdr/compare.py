@@ -71,6 +71,7 @@ def _print(folder: Path, tables: Sequence[Table], results: pl.DataFrame) -> None
     import polars as pl
     from rich.console import Console
 
+    from scdr.experiments.comparison import runs_of
     from scdr.experiments.table import to_terminal
     from scdr.experiments.work import place
 
@@ -79,12 +80,13 @@ def _print(folder: Path, tables: Sequence[Table], results: pl.DataFrame) -> None
         for part in to_terminal(table, console.width):
             console.print(part)
             console.print()
-    failures = results.filter(pl.col("error").is_not_null())
+    runs = runs_of(results)
+    failures = runs.filter(pl.col("error").is_not_null())
     for run in failures.iter_rows(named=True):
         where = place(*(run[key] for key in ("pair", "beta", "seed", "method", "backbone")))
         console.print(f"failed: {where}: {run['error']}", soft_wrap=True, markup=False)
     console.print(
-        f"{len(results) - len(failures)} runs, {len(failures)} failed. Folder: {folder}",
+        f"{len(runs) - len(failures)} runs, {len(failures)} failed. Folder: {folder}",
         soft_wrap=True,
         highlight=False,
         markup=False,

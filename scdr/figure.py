@@ -1,4 +1,4 @@
-"""The picture of a run: its errors beside the controls', and how training went."""
+"""The picture of a run: errors beside the controls', calibration, and how training went."""
 
 from __future__ import annotations
 
@@ -29,14 +29,18 @@ def draw_report(report: dict[str, Any], progress: Path, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    judged = report["distribution"]
+    ratios = (1, 1, 1.2) if judged is None else (1, 1, 1.2, 1)
+    figure = Figure(figsize=(3.75 * sum(ratios), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    mae, rmse, training = figure.subplots(1, 3, width_ratios=(1, 1, 1.2))
+    mae, rmse, training, *calibration = figure.subplots(1, len(ratios), width_ratios=ratios)
     figure.suptitle(f"{report['pair']}, beta {report['beta']}, seed {report['seed']}")
     _draw_errors(mae, report, "mae")
     _draw_errors(rmse, report, "rmse")
     rmse.set_yticklabels([])
     _draw_training(training, progress)
+    for axes in calibration:
+        _draw_calibration(axes, judged["calibration"])
     figure.savefig(path, dpi=130)
 
 
@@ -53,6 +57,20 @@ def _draw_errors(axes: Axes, report: dict[str, Any], metric: str) -> None:
     axes.set_yticks(range(len(rows)), [title for title, _ in rows])
     axes.set_xlabel(f"test {metric.upper()} in rating units, 95 % over users")
     axes.grid(axis="x", alpha=0.3)
+
+
+def _draw_calibration(axes: Axes, curves: list[dict[str, Any]]) -> None:
+    """How often ratings reach a level, over the probability that the distribution gives it."""
+    axes.plot((0, 1), (0, 1), color="grey", linewidth=1, linestyle="--")
+    for curve, colour in zip(curves, CURVE_COLOURS, strict=False):
+        label = f"rating ≥ {curve['level']:.3g}"
+        axes.plot(curve["promised"], curve["observed"], marker="o", ms=3, label=label, color=colour)
+    axes.set_xlabel("predicted probability")
+    axes.set_ylabel("share of test ratings")
+    axes.set_aspect("equal")
+    axes.grid(alpha=0.3)
+    if curves:
+        axes.legend(frameon=False, fontsize="small")
 
 
 def _draw_training(axes: Axes, progress: Path) -> None:

@@ -23,6 +23,7 @@ from scdr.data import (
     source_users,
 )
 from scdr.device import available_threads, environment, resolve_device
+from scdr.errors import InputError
 from scdr.evaluation import RatingMetrics, slice_errors
 from scdr.figure import draw_report
 from scdr.fingerprint import code_digest, digest, domains_digest, method_digest
@@ -42,7 +43,7 @@ from scdr.prediction import judge_distribution, metrics_of, predict_test, predic
 from scdr.progress import Progress
 from scdr.whole_file import sync, whole_file
 
-SCHEMA = 1
+SCHEMA = 2
 CODE = ("checkpoints.py", "data", "methods", "models", "ops")
 """What a checkpoint is computed by."""
 
@@ -66,7 +67,7 @@ def run(settings: Settings, progress: Progress) -> tuple[Path, dict[str, Any]]:
     if config.resume and config.out and not config.overwrite:
         finished = named_folder(config.out)
         if is_finished(finished):
-            return finished, _report(finished)
+            return finished, read_report(finished)
     folder = choose_folder(config.out, name=config.method, overwrite=config.overwrite)
     try:
         with (
@@ -80,7 +81,7 @@ def run(settings: Settings, progress: Progress) -> tuple[Path, dict[str, Any]]:
         ):
             if not (writing.partial / REPORT).exists():
                 _train(settings, writing, progress, device, threads)
-            report = _report(writing.partial)
+            report = read_report(writing.partial)
     except KeyboardInterrupt as stop:
         raise type(stop)(how_to_go_on(folder) or "") from None
     return writing.folder, report
@@ -138,8 +139,28 @@ def _train(
         path.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
 
 
-def _report(folder: Path) -> dict[str, Any]:
-    report: dict[str, Any] = orjson.loads((folder / REPORT).read_bytes())
+def read_report(folder: Path) -> dict[str, Any]:
+    """The report of a finished run.
+
+    Raises:
+        InputError: it can't be read, or was written by another version of scdr.
+    """
+    try:
+        report: dict[str, Any] = orjson.loads((folder / REPORT).read_bytes())
+        schema = report["schema"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            "the run folder is incomplete: its report can't be read",
+            where=str(folder / REPORT),
+            fix="give the folder of a finished run of python -m scdr.train",
+        ) from error
+    if schema != SCHEMA:
+        raise InputError(
+            f"the run is of another version of scdr: its report has schema {schema}, this one "
+            f"reads {SCHEMA}",
+            where=str(folder),
+            fix="train it again with this version",
+        )
     return report
 
 

@@ -34,6 +34,7 @@ def print_report(folder: Path, report: dict[str, Any]) -> None:
     from rich.table import Table
 
     from scdr.methods import CONTROLS, METHODS
+    from scdr.prediction import other_points
 
     console = Console()
     data = report["data"]
@@ -54,7 +55,7 @@ def print_report(folder: Path, report: dict[str, Any]) -> None:
         rows.append((f"{title}, validation users", report["validation"], ""))
     for label, metrics, style in rows:
         table.add_row(label, *_cells(metrics), style=style)
-    for label, metrics in _points(title, report):
+    for label, metrics in other_points(title, report["distribution"]):
         table.add_row(label, *_cells(metrics))
     table.add_section()
     for name, metrics in report["controls"].items():
@@ -66,7 +67,9 @@ def print_report(folder: Path, report: dict[str, Any]) -> None:
 
 
 def verdict(title: str, report: dict[str, Any]) -> list[str]:
-    """In words: which controls the method beats, and how near it is to the best possible."""
+    """In words: the controls it beats, its distribution, how near it is to the best possible."""
+    from scdr.prediction import calibration_lines
+
     lines = []
     for metric in ("mae", "rmse"):
         ahead = [n for n, m in report["controls"].items() if report["test"][metric] < m[metric]]
@@ -77,14 +80,7 @@ def verdict(title: str, report: dict[str, Any]) -> list[str]:
             f"{metric.upper()}: {title} beats {len(ahead)} of {len(report['controls'])} controls; "
             f"{abs(margin):.4f} {side} the best of them ({best})."
         )
-    if report["distribution"]:
-        spread = report["distribution"]
-        intervals = ", ".join(
-            f"{100 * found['inside']:.1f} % in {nominal} intervals"
-            for nominal, found in spread["intervals"].items()
-        )
-        within = 100 * spread["within_one_deviation"]
-        lines.append(f"Test ratings: {within:.1f} % within one standard deviation; {intervals}.")
+    lines += calibration_lines(report["distribution"])
     if "planted" in report:
         truth = report["planted"]
         lines.append(
@@ -92,18 +88,6 @@ def verdict(title: str, report: dict[str, Any]) -> list[str]:
             f"{100 * truth['gap_closed']:.1f} % of the gap from bias transfer to it."
         )
     return lines
-
-
-def _points(title: str, report: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """What `--optimise mae` and `--optimise rmse` predict, where the run predicts another."""
-    if not report["distribution"]:
-        return []
-    names = {"mae": "median", "rmse": "mean"}
-    return [
-        (f"{title}, {name} ({option})", report["distribution"]["points"][option])
-        for option, name in names.items()
-        if option != report["distribution"]["optimise"]
-    ]
 
 
 def _cells(metrics: dict[str, Any]) -> list[str]:

@@ -70,7 +70,7 @@ def test_the_run_folder_is_complete(finished: Path) -> None:
     }
     assert (finished / "report.png").read_bytes().startswith(b"\x89PNG")
     report = json.loads((finished / "report.json").read_text())
-    assert report["schema"] == 1
+    assert report["schema"] == 2
     assert report["method"] == "scdr"
     data, split = report["data"], json.loads((finished / "split.json").read_text())
     assert data["source"]["users"] == 40
@@ -181,7 +181,8 @@ def test_the_default_method_reports_a_distribution(tmp_path: Path) -> None:
     assert set(table["prediction"].unique()) <= {1.0, 2.0, 3.0, 4.0, 5.0}  # medians are levels
     assert (table["deviation"] > 0).all()
     within = (tables["rmse"]["prediction"] - table["rating"]).abs() <= table["deviation"]
-    assert within.mean() == pytest.approx(reports["mae"]["distribution"]["within_one_deviation"])
+    spread = reports["mae"]["distribution"]["within_one_deviation"]
+    assert within.mean() == pytest.approx(spread["inside"])
 
 
 def test_options_override_the_config_file(finished: Path, tmp_path: Path) -> None:

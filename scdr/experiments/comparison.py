@@ -25,7 +25,7 @@ from scdr.experiments.config import (
 from scdr.experiments.schedule import in_processes
 from scdr.experiments.store import ResultStore
 from scdr.experiments.tuning import import_optuna
-from scdr.experiments.work import Result, Work, execute
+from scdr.experiments.work import Result, Work, execute, method_of
 from scdr.fingerprint import code_digest, digest, domains_digest, method_digest
 from scdr.loading import load
 from scdr.methods import CONTROLS, METHODS
@@ -44,7 +44,7 @@ CODE = (
 )
 """What a result is computed by."""
 
-KEYS = {
+RUN_KEYS = {
     "pair": pl.String,
     "beta": pl.Float64,
     "seed": pl.Int64,
@@ -52,6 +52,8 @@ KEYS = {
     "method": pl.String,
     "backbone": pl.String,
 }
+KEYS = RUN_KEYS | {"optimise": pl.String}
+"""A run, and the point of its distribution that is predicted; null where it has none to choose."""
 RESULT_COLUMNS = {
     **KEYS,
     **dict.fromkeys(("mae", "rmse", "user_mae", "user_rmse"), pl.Float64),
@@ -220,8 +222,8 @@ def collect(works: Sequence[Work], store: ResultStore) -> tuple[pl.DataFrame, pl
     """Results and users' errors of all runs, in the order of the plan.
 
     Returns:
-        Columns `RESULT_COLUMNS`, a row for each run; and columns `USER_COLUMNS`, a row for each
-        run and test user.
+        Columns `RESULT_COLUMNS`, a row for each run and point that its method can predict; and
+        columns `USER_COLUMNS`, a row for each of these and test user.
     """
     rows, errors = [], []
     for work in works:
@@ -229,20 +231,25 @@ def collect(works: Sequence[Work], store: ResultStore) -> tuple[pl.DataFrame, pl
         if result is None:
             continue
         key = _key(work)
-        rows.append(
-            key
-            | result.metrics
-            | {
-                "error": result.error,
-                "config_hash": work.config_hash,
-                "seconds": result.seconds,
-            }
-        )
+        of_run = {
+            "error": result.error,
+            "config_hash": work.config_hash,
+            "seconds": result.seconds,
+        }
+        failed = [{"optimise": point} for point in method_of(work).points]
+        rows += [key | point | of_run for point in result.metrics or failed]
         if result.users is not None:
-            constants = [pl.lit(key[name], dtype=dtype).alias(name) for name, dtype in KEYS.items()]
+            constants = [
+                pl.lit(key[name], dtype=dtype).alias(name) for name, dtype in RUN_KEYS.items()
+            ]
             errors.append(result.users.select(*constants, *result.users.columns))
     no_errors = pl.DataFrame(schema=USER_COLUMNS)
     return pl.DataFrame(rows, schema=RESULT_COLUMNS), pl.concat([no_errors, *errors])
+
+
+def runs_of(results: pl.DataFrame) -> pl.DataFrame:
+    """One row for each run, of results that have one for each of its points."""
+    return results.unique(list(RUN_KEYS), keep="first", maintain_order=True)
 
 
 def tuning_report(works: Sequence[Work], store: ResultStore) -> list[dict[str, Any]]:

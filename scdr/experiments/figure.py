@@ -6,8 +6,15 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import polars as pl
 
-from scdr.experiments.differences import METRICS, summary
-from scdr.experiments.tables import title_of
+from scdr.experiments.differences import (
+    METRICS,
+    PREDICTOR,
+    Predictor,
+    predictors,
+    several_backbones,
+    summary,
+)
+from scdr.experiments.tables import label_of
 from scdr.figure import CONTROL_COLOUR, METHOD_COLOUR
 from scdr.methods import CONTROLS
 
@@ -29,16 +36,19 @@ def draw_comparison(results: pl.DataFrame, file: BinaryIO) -> None:
     from matplotlib.figure import Figure
 
     means = summary(results)
-    methods = means.select("method", "backbone").unique(maintain_order=True).rows()
+    shown = predictors(means)
+    several = several_backbones(results)
+    labels = [label_of(predictor, with_backbone=several) for predictor in shown]
     splits = means.select("pair", "beta").unique(maintain_order=True).rows()
-    size = (11, 0.6 + (0.9 + 0.24 * len(methods)) * len(splits))
+    size = (11, 0.6 + (0.9 + 0.24 * len(shown)) * len(splits))
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(splits), len(METRICS), squeeze=False)
     for row, (pair, beta) in zip(panels, splits, strict=True):
         of_split = means.filter(pl.col("pair") == pair, pl.col("beta") == beta)
         for axes, metric in zip(row, METRICS, strict=True):
-            _draw(axes, of_split, metric, methods)
+            _draw(axes, of_split, metric, shown)
+            axes.set_yticks(range(len(labels)), labels[::-1])
             axes.set_title(f"{pair}, beta {beta:g}", fontsize="medium")
         row[-1].set_yticklabels([])
     for axes, metric in zip(panels[-1], METRICS, strict=True):
@@ -47,12 +57,10 @@ def draw_comparison(results: pl.DataFrame, file: BinaryIO) -> None:
     figure.savefig(file, dpi=110, metadata={"Software": None})
 
 
-def _draw(
-    axes: Axes, means: pl.DataFrame, metric: str, methods: list[tuple[str, str | None]]
-) -> None:
+def _draw(axes: Axes, means: pl.DataFrame, metric: str, shown: list[Predictor]) -> None:
     values = means.drop_nulls(metric)
     for cell in values.iter_rows(named=True):
-        height = len(methods) - 1 - methods.index((cell["method"], cell["backbone"]))
+        height = len(shown) - 1 - shown.index(tuple(cell[name] for name in PREDICTOR))
         colour = CONTROL_COLOUR if cell["method"] in CONTROLS else METHOD_COLOUR
         deviation = cell[f"{metric}_sd"]
         axes.errorbar(cell[metric], height, xerr=deviation, fmt="o", color=colour, capsize=3)
@@ -62,7 +70,4 @@ def _draw(
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("{x:g}")
         axes.tick_params(axis="x", which="both", labelsize="small")
-    several = len({backbone for _, backbone in methods} - {None}) > 1
-    labels = [title_of(method, backbone if several else None) for method, backbone in methods]
-    axes.set_yticks(range(len(methods)), labels[::-1])
     axes.grid(axis="x", which="both", alpha=0.3)

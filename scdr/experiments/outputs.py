@@ -27,7 +27,7 @@ from scdr.experiments.tables import (
 from scdr.experiments.work import Work
 from scdr.whole_file import write_whole
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def write_outputs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
@@ -16,11 +17,16 @@ from scdr.experiments.differences import (
     BASELINE,
     LEVEL,
     METRICS,
+    PROPOSED,
+    Predictor,
+    is_predictor,
+    predictors,
     several_backbones,
     summary,
 )
 from scdr.experiments.table import Cell, Row, Table
 from scdr.methods import CONTROLS, METHODS
+from scdr.models.rating_distribution import POINTS
 
 _YES_NO = {True: "yes", False: "no"}
 MARK = "*"
@@ -66,10 +72,10 @@ def _error_table(title: str, results: pl.DataFrame, tests: pl.DataFrame) -> Tabl
     columns = [(beta, metric) for beta in betas for metric in METRICS]
     rows: list[Row] = []
     several = several_backbones(results)
-    for method, backbone in means.select("method", "backbone").unique(maintain_order=True).rows():
-        cells = (_error_cell(means, tests, method, backbone, *column) for column in columns)
-        first_control = method == next(iter(CONTROLS))
-        label = title_of(method, backbone if several else None)
+    for predictor in predictors(results):
+        cells = (_error_cell(means, tests, predictor, *column) for column in columns)
+        first_control = predictor[0] == next(iter(CONTROLS))
+        label = label_of(predictor, with_backbone=several)
         rows.append(Row(label, tuple(cells), ruled=first_control))
     rows += _improvement_rows(results, tests, columns)
     seeds = results["seed"].n_unique()
@@ -78,7 +84,10 @@ def _error_table(title: str, results: pl.DataFrame, tests: pl.DataFrame) -> Tabl
         title=f"{title}, preset {preset}",
         head=("", *(f"beta {beta:g} {metric.upper()}" for beta, metric in columns)),
         rows=tuple(rows),
-        notes=(_note(seeds, len(tests), BACKBONE if several else BASELINE),),
+        notes=(
+            _note(seeds, len(tests), BACKBONE if several else BASELINE),
+            *_points_note(results),
+        ),
         together=len(METRICS),
     )
 
@@ -94,17 +103,28 @@ def _note(seeds: int, tests: int, against: str) -> str:
     return f"{mean}; the lowest error of a column is bold.{mark if tests else ''}"
 
 
+def _points_note(results: pl.DataFrame) -> list[str]:
+    """What several rows of one method are."""
+    choices = results.filter(pl.col("optimise").is_not_null())
+    titles = ", ".join(title_of(name) for name in choices["method"].unique(maintain_order=True))
+    if not titles:
+        return []
+    return [
+        f"{titles}: a row for each point of the predicted distribution that a user can choose "
+        "(--optimise), all of one fit. The median is meant for MAE, the mean for RMSE, both for "
+        "both; a point is tested only in what it is meant for."
+    ]
+
+
 def _error_cell(
     means: pl.DataFrame,
     tests: pl.DataFrame,
-    method: str,
-    backbone: str | None,
+    predictor: Predictor,
     beta: float,
     metric: str,
 ) -> Cell:
     column = means.filter(pl.col("beta") == beta)
-    same = pl.col("method") == method, pl.col("backbone").eq_missing(backbone)
-    cell = column.filter(*same).row(0, named=True)
+    cell = column.filter(is_predictor(predictor)).row(0, named=True)
     if cell["failed"]:
         share = "" if cell["failed"] == cell["runs"] else f" {cell['failed']} of {cell['runs']}"
         return Cell(f"failed{share}")
@@ -116,8 +136,7 @@ def _error_cell(
         pl.col("beta") == beta,
         pl.col("metric") == metric,
         pl.col("against").is_in([BASELINE, BACKBONE]),
-        pl.col("proposed") == method,
-        pl.col("backbone").eq_missing(backbone),
+        is_predictor(predictor, PROPOSED),
         pl.col("significant"),
         pl.col("improvement_percent") > 0,
     )
@@ -130,20 +149,18 @@ def _improvement_rows(
 ) -> list[Row]:
     of_pair = tests.filter(pl.col("pair") == results["pair"][0])
     rows: list[Row] = []
-    kinds = of_pair.select("against", "proposed", "backbone").unique(maintain_order=True)
-    for against, proposed, backbone in kinds.rows():
-        chosen = of_pair.filter(
-            pl.col("against") == against,
-            pl.col("proposed") == proposed,
-            pl.col("backbone").eq_missing(backbone),
-        )
+    kinds = itertools.product(of_pair["against"].unique(maintain_order=True), predictors(results))
+    for against, predictor in kinds:
+        chosen = of_pair.filter(pl.col("against") == against, is_predictor(predictor, PROPOSED))
+        if chosen.is_empty():
+            continue
         cells = []
         for beta, metric in columns:
             test = chosen.filter(pl.col("beta") == beta, pl.col("metric") == metric)
             cells.append(Cell(_improvement(test.row(0, named=True)) if len(test) else ""))
         to_mf = against == BACKBONE
         rival = BACKBONES["mf"] if to_mf else f"best {against}"
-        label = f"{title_of(proposed, backbone if to_mf else None)} over {rival}"
+        label = f"{label_of(predictor, with_backbone=to_mf)} over {rival}"
         rows.append(Row(label, tuple(cells), ruled=not rows))
     return rows
 
@@ -157,6 +174,13 @@ def title_of(method: str, backbone: str | None = None) -> str:
     """What tables call a method or control, with its backbone where that is given."""
     title = (CONTROLS.get(method) or METHODS[method]).title
     return title if backbone is None else f"{title}, {BACKBONES[backbone]}"
+
+
+def label_of(predictor: Predictor, *, with_backbone: bool) -> str:
+    """What tables call a predictor: its method and the point that it predicts."""
+    method, backbone, optimise = predictor
+    title = title_of(method, backbone if with_backbone else None)
+    return title if optimise is None else f"{title}, {POINTS[optimise]}"
 
 
 def statistics_table(pairs: Iterable[PairStatistics]) -> Table:

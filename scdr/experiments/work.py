@@ -11,10 +11,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 
-from scdr.data import ColdStartSplit, CrossDomain, cold_start_split
+from scdr.data import ColdStartSplit, CrossDomain, Interactions, cold_start_split
 from scdr.errors import InputError, ScdrError
 from scdr.evaluation import user_errors
 from scdr.experiments.cache import FactorCache
@@ -22,9 +24,10 @@ from scdr.experiments.config import PairConfig
 from scdr.experiments.tuning import Tuned, tune
 from scdr.fingerprint import domains_digest
 from scdr.loading import load
-from scdr.methods import CONTROLS, METHODS, FactorPredictor, FitContext
+from scdr.methods import CONTROLS, METHODS, FactorPredictor, FitContext, Method
 from scdr.methods.base import PretrainedFactors
 from scdr.models import Backbone
+from scdr.models.rating_distribution import Optimise
 from scdr.prediction import metrics_of, predict_test
 from scdr.progress import Progress
 
@@ -99,8 +102,10 @@ class Result:
     """What a run leaves.
 
     Attributes:
-        metrics: columns of results.csv; empty where the run failed.
-        users: errors of each test user: `user`, `n_ratings`, `mae`, `rmse`; None where it failed.
+        metrics: columns of results.csv, for each point that the method can predict; none where the
+            run failed.
+        users: errors of each test user: `optimise`, `user`, `n_ratings`, `mae`, `rmse`; None where
+            it failed.
         seconds: of fitting and predicting; what was shared counts where it was trained.
         error: why it failed, in one line; None where it did not.
         final: whether it would fail again just so, which divergence would and lack of memory not.
@@ -109,7 +114,7 @@ class Result:
         notes: what the user should know.
     """
 
-    metrics: dict[str, float | int] = field(default_factory=dict)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
     users: pl.DataFrame | None = None
     seconds: float = 0.0
     error: str | None = None
@@ -169,33 +174,56 @@ def run(
     )
     started = time.perf_counter()
     predictor, tuned = fit(work, split, pretrained, progress)
-    predictions = predict_test(predictor, split, clip=work.clip or work.method in CONTROLS)
+    clip = work.clip or work.method in CONTROLS
+    predictions = {
+        point: predict_test(predictor, split, clip=clip, optimise=point)
+        for point in method_of(work).points
+    }
     seconds = time.perf_counter() - started
-    test = split.test
-    metrics = dataclasses.asdict(metrics_of(test, predictions))
-    for name in ("mae", "rmse"):
-        metrics[f"{name}_low"], metrics[f"{name}_high"] = metrics.pop(f"{name}_ci95")
-    errors = user_errors(test.users, test.ratings, predictions)
+    users = [_user_table(point, split.test, found) for point, found in predictions.items()]
+    counts = {
+        "n_test": len(split.test),
+        "n_test_users": len(users[0]),
+        "n_test_unseen_item": split.n_test_ratings_unseen_item,
+        "n_train_users": len(split.training.train_pairs),
+        "n_validation_users": len(split.training.validation_pairs),
+    }
     return Result(
-        metrics=metrics
-        | {
-            "n_test": len(test),
-            "n_test_users": len(errors.users),
-            "n_test_unseen_item": split.n_test_ratings_unseen_item,
-            "n_train_users": len(split.training.train_pairs),
-            "n_validation_users": len(split.training.validation_pairs),
-        },
-        users=pl.DataFrame(
-            {
-                "user": pl.Series(test.user_ids[errors.users], dtype=pl.String),
-                "n_ratings": errors.ratings,
-                "mae": errors.mae,
-                "rmse": errors.rmse,
-            }
-        ),
+        metrics=[
+            {"optimise": point} | _metrics(split.test, found) | counts
+            for point, found in predictions.items()
+        ],
+        users=pl.concat(users),
         seconds=seconds,
         tuned=tuned,
     )
+
+
+def _metrics(test: Interactions, predictions: NDArray[np.float32]) -> dict[str, Any]:
+    metrics = dataclasses.asdict(metrics_of(test, predictions))
+    for name in ("mae", "rmse"):
+        metrics[f"{name}_low"], metrics[f"{name}_high"] = metrics.pop(f"{name}_ci95")
+    return metrics
+
+
+def _user_table(
+    point: Optimise | None, test: Interactions, predictions: NDArray[np.float32]
+) -> pl.DataFrame:
+    errors = user_errors(test.users, test.ratings, predictions)
+    return pl.DataFrame(
+        {
+            "optimise": pl.repeat(point, len(errors.users), dtype=pl.String, eager=True),
+            "user": pl.Series(test.user_ids[errors.users], dtype=pl.String),
+            "n_ratings": errors.ratings,
+            "mae": errors.mae,
+            "rmse": errors.rmse,
+        }
+    )
+
+
+def method_of(work: Work) -> Method:
+    """The run's method or control."""
+    return CONTROLS.get(work.method) or METHODS[work.method]
 
 
 def fit(
@@ -215,7 +243,7 @@ def fit(
     Raises:
         ScdrError: training diverged.
     """
-    method = CONTROLS.get(work.method) or METHODS[work.method]
+    method = method_of(work)
     context: Callable[[], FitContext] = lambda: FitContext(  # noqa: E731
         seed=work.seed,
         device=torch.device(work.device),

@@ -22,7 +22,7 @@ from scdr.models import Biases, Factors, PretrainConfig, TargetItems, fit_biases
 from scdr.models.fold_in import FoldIn, Histories
 from scdr.models.mapping import MappingRows
 from scdr.models.personal import PersonalMapping
-from scdr.models.rating_distribution import Optimise, RatingDistribution
+from scdr.models.rating_distribution import POINTS, Optimise, RatingDistribution
 from scdr.ops.threads import one_thread
 from scdr.progress import Progress
 
@@ -204,6 +204,21 @@ class FactorPredictor:
         low, high = self._known_distribution().interval(linear, coverage)
         return low.astype(np.float32), high.astype(np.float32)
 
+    def probability(
+        self,
+        users: NDArray[np.integer],
+        items: NDArray[np.integer],
+        low: NDArray[np.floating],
+        high: NDArray[np.floating],
+    ) -> NDArray[np.float64]:
+        """Probability `[n]` of a rating from low to high, both `[n]` and both included.
+
+        Raises:
+            ValueError: as `predict`, or the method has no distribution.
+        """
+        linear = self._linear_predictions(users, items)
+        return self._known_distribution().probability(linear, low, high)
+
     def _known_distribution(self) -> RatingDistribution:
         if self.distribution is None:
             raise ValueError("this method predicts numbers alone, without a distribution")
@@ -323,14 +338,14 @@ class FactorPredictor:
         def ids(name: str) -> NDArray[np.object_]:
             return ids_from_tensor(tensors[name]) if name in tensors else np.zeros(0, dtype=object)
 
-        own = tensors.get("target_vectors")
+        own, spread = tensors.get("target_vectors"), header["distribution"]
         predictor = cls(
             source_vectors=tensors["source_vectors"],
             mapping=restore(header["mapping"], under(_MAPPING)),
             items=TargetItems(
                 tensors["items.vectors"], tensors["items.offsets"], tensors["items.priors"]
             ),
-            distribution=_restore_distribution(header["distribution"]),
+            distribution=None if spread is None else RatingDistribution.from_fields(spread),
             optimise=header["optimise"],
             fold_in=restore_fold_in(header["fold_in"], under(_FOLD_IN)),
             target_users=None if own is None else TargetUsers(np.arange(len(own)), own),
@@ -397,6 +412,12 @@ class Method:
         """Whether its factors come from a backbone that can be chosen: a section `pretrain`."""
         return isinstance(getattr(self.presets["paper"], "pretrain", None), PretrainConfig)
 
+    @property
+    def points(self) -> tuple[Optimise | None, ...]:
+        """What its hyper-parameter `optimise` chooses from; None alone where it has no such."""
+        has_choice = getattr(self.presets["paper"], "optimise", None) in POINTS
+        return tuple(POINTS) if has_choice else (None,)
+
 
 def training_rows(data: TrainingData, device: torch.device) -> MappingRows:
     """The target training ratings of training users."""
@@ -418,13 +439,6 @@ def _rows_of(
         items=torch.from_numpy(rows.items.astype(np.int64)).to(device),
         ratings=torch.from_numpy(rows.ratings).to(device),
     )
-
-
-def _restore_distribution(values: dict[str, Any] | None) -> RatingDistribution | None:
-    if values is None:
-        return None
-    arrays = {k: np.array(v, dtype=np.float64) for k, v in values.items() if isinstance(v, list)}
-    return RatingDistribution(**values | arrays)
 
 
 def _indices(name: str, values: NDArray[np.integer], size: int) -> Tensor:

@@ -101,7 +101,8 @@ class DenseAdamEpoch:
                     own = looked_up[k]
                     gradient = gradient + (pull[:, None] if own.dim() == 2 else pull) * own
                 assert table.grad is not None
-                table.grad.zero_().index_add_(0, index[k % 2], gradient)
+                # Not index_add_, which on CUDA adds in any order.
+                table.grad.zero_().index_put_((index[k % 2],), gradient, accumulate=True)
             if clip_norm is not None:
                 nn.utils.clip_grad_norm_(self._tables, clip_norm)
             self._optimizer.step()

@@ -86,8 +86,10 @@ class _Propagate(torch.autograd.Function):
 
 def _tensor(matrix: csr_array, device: torch.device) -> Tensor:
     with warnings.catch_warnings():
-        # torch calls its CSR tensors beta; products with dense matrices, all we use, work.
+        # torch calls its CSR tensors beta; products with dense matrices, all we use, work. And
+        # torch 2.11 says that it does not check what is checked here.
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
         return torch.sparse_csr_tensor(
             torch.from_numpy(matrix.indptr.astype(np.int32)),
             torch.from_numpy(matrix.indices.astype(np.int32)),

@@ -14,8 +14,9 @@ P. McCullagh, "Regression models for ordinal data", Journal of the Royal Statist
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ from scipy.special import expit
 
 Column = NDArray[np.float64]
 Optimise = Literal["both", "mae", "rmse"]
+POINTS: Mapping[Optimise, str] = {"both": "both", "mae": "median", "rmse": "mean"}
+"""What tables call the points of a distribution, by the option that chooses them."""
 
 MOST_LEVELS = 20
 """Scales with more different ratings than this are treated as continuous."""
@@ -31,6 +34,8 @@ RMSE_TOLERANCE = 0.0007
 """Share of the RMSE that "both" is expected to give away for a lower MAE."""
 _QUANTILES = 50
 _GRID = 1025
+_SLACK = 1e-6
+"""Share of the range by which two equal ratings may differ by rounding."""
 _MARGIN = 3.0
 """How far h goes beyond the outer thresholds: no rating is ever more certain than 95 %."""
 
@@ -52,6 +57,12 @@ class RatingDistribution:
     quantiles: Column
     pull: float = 0.0
 
+    @classmethod
+    def from_fields(cls, values: Mapping[str, Any]) -> RatingDistribution:
+        """The distribution with these fields, arrays as the lists that JSON has of them."""
+        arrays = {k: np.array(v, dtype=np.float64) for k, v in values.items() if k != "pull"}
+        return cls(**dict(values) | arrays)
+
     def point(self, prediction: NDArray[np.floating], optimise: Optimise) -> Column:
         """The number to predict, `[n]`, for linear predictions `[n]`.
 
@@ -69,8 +80,7 @@ class RatingDistribution:
     def deviation(self, prediction: NDArray[np.floating]) -> Column:
         """Standard deviation of the rating, `[n]`."""
         mean = self._mean(prediction)
-        support, below = self._support(mean)
-        share = np.diff(below, axis=1, prepend=0.0)
+        support, share = self._shares(mean)
         deviation: Column = np.sqrt((share * (support - mean[:, None]) ** 2).sum(1))
         return deviation
 
@@ -82,6 +92,36 @@ class RatingDistribution:
         support, below = self._support(self._mean(prediction))
         tail = (1 - coverage) / 2
         return _quantile(support, below, tail), _quantile(support, below, 1 - tail)
+
+    def probability(
+        self,
+        prediction: NDArray[np.floating],
+        low: NDArray[np.floating],
+        high: NDArray[np.floating],
+    ) -> Column:
+        """Probability `[n]` of a rating from low to high, both `[n]` and both included.
+
+        On a continuous scale the i-th of Q quantiles of the residuals has `(i - 1/2) / Q` of them
+        below, and between two quantiles they are spread evenly; the ends of the range hold all that
+        lies beyond.
+        """
+        mean = self._mean(prediction)
+        slack = _SLACK * (self.levels[-1] - self.levels[0])
+        below = np.asarray(low, dtype=np.float64) - slack
+        beyond = np.asarray(high, dtype=np.float64) + slack
+        if not len(self.quantiles):
+            support, share = self._shares(mean)
+            inside = (below[:, None] <= support) & (support <= beyond[:, None])
+            chance: Column = share.sum(1, where=inside)
+            return chance
+        steps = (np.arange(len(self.quantiles)) + 0.5) / len(self.quantiles)
+        lowest, highest = self.levels
+
+        def up_to(x: Column) -> Column:
+            share = np.interp(x - mean, self.quantiles, steps, left=0.0, right=1.0)
+            return np.where(x < lowest, 0.0, np.where(x < highest, share, 1.0))
+
+        return up_to(beyond) - up_to(below)
 
     def _mean(self, prediction: NDArray[np.floating]) -> Column:
         wide = np.asarray(prediction, dtype=np.float64)
@@ -98,6 +138,11 @@ class RatingDistribution:
             steps = np.arange(1, len(self.quantiles) + 1) / len(self.quantiles)
             return support, np.broadcast_to(steps, support.shape)
         return mean[:, None], np.ones((len(mean), 1))
+
+    def _shares(self, mean: Column) -> tuple[Column, Column]:
+        """Possible ratings and the probability of each, both `[n, K]`."""
+        support, below = self._support(mean)
+        return support, np.diff(below, axis=1, prepend=0.0)
 
     def _location(self, mean: Column) -> Column:
         """Locations h `[n]` for means `[n]`."""

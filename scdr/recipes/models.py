@@ -23,7 +23,7 @@ from scdr.loading import load
 from scdr.methods import METHODS, FactorPredictor
 from scdr.options import read_toml
 from scdr.progress import Progress
-from scdr.run import SCHEMA
+from scdr.run import read_report
 
 PARTS = ("config.toml", "split.json", "model.safetensors")
 """What a run folder must hold beside its report."""
@@ -110,7 +110,7 @@ def read_subject(folder: Path) -> Subject:
         InputError: the folder is no finished run, was written by another version of scdr, or its
             method has no mapping.
     """
-    report = read_report(folder)
+    report = read_run(folder)
     method = report["method"]
     if method in tuple(METHODS) and not METHODS[method].mapping_based:
         raise InputError(
@@ -134,7 +134,7 @@ def read_subject(folder: Path) -> Subject:
     )
 
 
-def read_report(folder: Path) -> dict[str, Any]:
+def read_run(folder: Path) -> dict[str, Any]:
     """The report of a finished run, all other parts of which are there.
 
     Raises:
@@ -150,23 +150,7 @@ def read_report(folder: Path) -> dict[str, Any]:
             where=str(folder),
             fix=fix,
         )
-    try:
-        report: dict[str, Any] = orjson.loads((folder / REPORT).read_bytes())
-        schema = report["schema"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            "the run folder is incomplete: its report can't be read",
-            where=str(folder / REPORT),
-            fix=fix,
-        ) from error
-    if schema != SCHEMA:
-        raise InputError(
-            f"the run is of another version of scdr: its report has schema {schema}, this one "
-            f"reads {SCHEMA}",
-            where=str(folder),
-            fix="train it again with this version",
-        )
-    return report
+    return read_report(folder)
 
 
 def sharpness_of(hyper: Any) -> tuple[int | None, float | None]:

@@ -12,7 +12,7 @@ from scdr.experiments.work import Work
 from scdr.recipes.catalogue import RECIPES
 from scdr.recipes.config import AnalyzeConfig
 from scdr.recipes.measure import Task
-from scdr.recipes.models import read_report
+from scdr.recipes.models import read_run
 from scdr.recipes.planning import distinct
 from scdr.recipes.study import Measurements
 from scdr.report.page import FAILED, Page, Section
@@ -40,7 +40,7 @@ def analysis_page(
         InputError: a file can't be written.
     """
     wide = "fig4" if "fig4" in tasks else "fig2"
-    sections = [run_section(Path(run), read_report(Path(run))) for run in config.runs]
+    sections = [run_section(Path(run), read_run(Path(run))) for run in config.runs]
     for name, some in tasks.items():
         section = write_recipe(name, some, store, folder, rotatable=name == wide)
         sections.append(section or _not_applicable(name))

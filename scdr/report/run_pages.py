@@ -11,13 +11,28 @@ import polars as pl
 
 from scdr.data import PairStatistics
 from scdr.errors import InputError
-from scdr.experiments.differences import LEVEL, summary
+from scdr.experiments.comparison import runs_of
+from scdr.experiments.differences import (
+    BACKBONE,
+    LEVEL,
+    METRICS,
+    predictors,
+    several_backbones,
+    summary,
+)
 from scdr.experiments.outputs import SCHEMA
 from scdr.experiments.table import Cell, Row, Table
-from scdr.experiments.tables import error_tables, statistics_table, taxonomy_table, title_of
+from scdr.experiments.tables import (
+    error_tables,
+    label_of,
+    statistics_table,
+    taxonomy_table,
+    title_of,
+)
 from scdr.folder import REPORT
 from scdr.methods import CONTROLS, METHODS
 from scdr.options import checked
+from scdr.prediction import calibration_lines, other_points
 from scdr.report.page import Page, Picture, Section
 
 _COMPARISON_FILES = (REPORT, "results.parquet", "significance.parquet", "config.toml")
@@ -34,14 +49,14 @@ def run_section(folder: Path, report: Mapping[str, Any]) -> Section:
     rows = [(title, report["test"], False)]
     if report["validation"]:
         rows.append((f"{title}, validation users", report["validation"], False))
+    points = other_points(title, report["distribution"])
+    rows += [(label, metrics, False) for label, metrics in points]
     rows += [
         (CONTROLS[name].title, metrics, index == 0)
         for index, (name, metrics) in enumerate(report["controls"].items())
     ]
-    lowest = {
-        metric: min(metrics[metric] for metrics in (report["test"], *report["controls"].values()))
-        for metric in ("mae", "rmse")
-    }
+    on_test = (report["test"], *(found for _, found in points), *report["controls"].values())
+    lowest = {metric: min(found[metric] for found in on_test) for metric in ("mae", "rmse")}
     table = Table(
         title=f"{report['pair']}, beta {report['beta']:g}, seed {report['seed']}",
         head=("", "MAE", "95 %", "RMSE", "95 %"),
@@ -69,7 +84,7 @@ def run_section(folder: Path, report: Mapping[str, Any]) -> Section:
     return Section(
         name=f"run-{folder.name}",
         title=f"Run {folder.name}: {title}, preset {report['preset']}",
-        findings=tuple(findings),
+        findings=(*findings, *calibration_lines(report["distribution"])),
         picture=Picture(picture.read_bytes(), "png", "Errors of the run and how training went")
         if picture.exists()
         else None,
@@ -111,12 +126,13 @@ def comparison_page(folder: Path) -> Page:
     results = pl.read_parquet(folder / "results.parquet")
     tests = pl.read_parquet(folder / "significance.parquet")
     picture = folder / "comparison.png"
-    failed = results.filter(pl.col("error").is_not_null())
+    runs = runs_of(results)
+    failed = runs.filter(pl.col("error").is_not_null())
     methods = results["method"].unique(maintain_order=True).to_list()
     return Page(
         title=f"Comparison {folder.name}",
         summary=(
-            f"{len(results)} runs, {len(failed)} failed: {len(methods)} methods and controls on "
+            f"{len(runs)} runs, {len(failed)} failed: {len(methods)} methods and controls on "
             f"{results['pair'].n_unique()} pairs of domains, preset {results['preset'][0]}.",
         ),
         sections=(
@@ -165,33 +181,43 @@ def environment_section(values: Mapping[str, Any]) -> Section:
 
 
 def _against_controls(results: pl.DataFrame) -> list[str]:
-    """For each pair and beta which methods are ahead of the best control in MAE."""
+    """For each pair, beta and metric what is ahead of the best control."""
     lines = []
-    means = summary(results).drop_nulls("mae")
-    for (pair, beta), group in means.group_by("pair", "beta", maintain_order=True):
-        is_control = pl.col("method").is_in(list(CONTROLS))
-        controls = group.filter(is_control).sort("mae", maintain_order=True)
-        if controls.is_empty():
-            continue
-        best = controls.row(0, named=True)
-        ahead = group.filter(~is_control, pl.col("mae") < best["mae"]).sort("mae")["method"]
-        names = ", ".join(title_of(name) for name in ahead) or "no method"
-        lines.append(
-            f"{pair}, beta {beta:g}: ahead of the best control in MAE "
-            f"({title_of(best['method'])}, {best['mae']:.4f}): {names}."
-        )
+    several = several_backbones(results)
+    is_control = pl.col("method").is_in(list(CONTROLS))
+    for (pair, beta), group in summary(results).group_by("pair", "beta", maintain_order=True):
+        for metric in METRICS:
+            by_error = group.drop_nulls(metric).sort(metric, maintain_order=True)
+            controls = by_error.filter(is_control)
+            if controls.is_empty():
+                continue
+            best = controls.row(0, named=True)
+            ahead = predictors(by_error.filter(~is_control, pl.col(metric) < best[metric]))
+            names = "; ".join(label_of(found, with_backbone=several) for found in ahead)
+            lines.append(
+                f"{pair}, beta {beta:g}: ahead of the best control in {metric.upper()} "
+                f"({title_of(best['method'])}, {best[metric]:.4f}): {names or 'no method'}."
+            )
     return lines
 
 
 def _differences(tests: pl.DataFrame) -> list[str]:
     """The improvements that are not chance, in words."""
-    return [
-        f"{row['pair']}, beta {row['beta']:g}: {title_of(row['proposed'])} is "
-        f"{abs(row['improvement_percent']):.2f} % "
-        f"{'ahead of' if row['improvement_percent'] > 0 else 'behind'} the best {row['against']} "
-        f"({title_of(row['rival'])}) in {row['metric'].upper()}, not by chance (p < {LEVEL:g})."
-        for row in tests.filter(pl.col("significant")).iter_rows(named=True)
-    ]
+    lines = []
+    for row in tests.filter(pl.col("significant")).iter_rows(named=True):
+        to_mf = row["against"] == BACKBONE
+        proposed = row["proposed"], row["backbone"], row["optimise"]
+        against = "the same with MF"
+        if not to_mf:
+            rival = label_of((row["rival"], None, row["rival_optimise"]), with_backbone=False)
+            against = f"the best {row['against']} ({rival})"
+        own = label_of(proposed, with_backbone=to_mf)
+        side = "ahead of" if row["improvement_percent"] > 0 else "behind"
+        lines.append(
+            f"{row['pair']}, beta {row['beta']:g}: {own} is {abs(row['improvement_percent']):.2f} "
+            f"% {side} {against} in {row['metric'].upper()}, not by chance (p < {LEVEL:g})."
+        )
+    return lines
 
 
 def _metric_cells(metrics: Mapping[str, Any], lowest: Mapping[str, float]) -> list[Cell]:

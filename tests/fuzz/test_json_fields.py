@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz import dumps
-from scdr._native import _C
 from fuzz.mode import fuzz
+from scdr._native import _C
 
 KEYS = ["reviewerID", "asin", "overall", "unixReviewTime"]
 SCALARS = (

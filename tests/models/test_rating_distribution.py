@@ -61,8 +61,11 @@ def test_intervals_and_deviations_hold_what_they_say() -> None:
     assert scaled.std() == pytest.approx(1, abs=0.02)
     for coverage in (0.5, 0.8, 0.95):
         low, high = fitted.interval(fresh, coverage)
-        assert ((low <= fresh_rating) & (fresh_rating <= high)).mean() > coverage - 0.01
         assert np.isin(low, levels).all()
+        promised = fitted.probability(fresh, low, high)
+        assert (promised >= coverage - 1e-9).all()
+        inside = ((low <= fresh_rating) & (fresh_rating <= high)).mean()
+        assert inside == pytest.approx(promised.mean(), abs=0.01)
 
 
 def test_a_continuous_scale_has_the_quantiles_of_its_residuals() -> None:
@@ -74,8 +77,46 @@ def test_a_continuous_scale_has_the_quantiles_of_its_residuals() -> None:
     assert fitted.point(asked, "rmse")[0] == 50
     assert fitted.point(asked, "mae")[0] == pytest.approx(50 + 5 * (np.log(2) - 1), abs=0.3)
     assert fitted.deviation(asked)[0] == pytest.approx(5, rel=0.05)
-    low, high = fitted.interval(prediction, 0.9)
-    assert ((low <= rating) & (rating <= high)).mean() == pytest.approx(0.9, abs=0.02)
+    for coverage in (0.5, 0.8, 0.9):
+        low, high = fitted.interval(prediction, coverage)
+        promised = fitted.probability(prediction, low, high).mean()
+        assert promised == pytest.approx(coverage, abs=0.01)  # no atoms that would round it up
+        assert ((low <= rating) & (rating <= high)).mean() == pytest.approx(promised, abs=0.02)
+
+
+def test_probabilities_of_levels_are_those_of_the_logit_model() -> None:
+    levels = np.array([1.0, 2.0, 4.0, 5.0])
+    distribution = RatingDistribution(levels, np.array([-2.0, -0.5, 0.4]), np.zeros(0))
+    location = np.array([-1.0, 0.3, 2.0])
+    below = expit(distribution.thresholds - location[:, None])
+    share = np.diff(below, axis=1, prepend=0.0, append=1.0)
+    mean = (share * levels).sum(1)
+    for first in range(4):
+        for last in range(first, 4):
+            ends = np.full(3, levels[first]), np.full(3, levels[last])
+            expected = share[:, first : last + 1].sum(1)
+            np.testing.assert_allclose(distribution.probability(mean, *ends), expected, atol=1e-4)
+    outside = distribution.probability(mean, np.full(3, 2.1), np.full(3, 3.9))
+    np.testing.assert_array_equal(outside, 0)
+
+
+def test_probabilities_of_a_continuous_scale_lie_between_its_quantiles() -> None:
+    quantiles = np.array([-3.0, -1.0, 1.0, 3.0])  # with 1/8, 3/8, 5/8 and 7/8 below
+    distribution = RatingDistribution(np.array([0.0, 10.0]), np.zeros(0), quantiles)
+
+    def up_to(mean: float, end: float) -> float:
+        lowest = np.array([-np.inf])
+        return float(distribution.probability(np.array([mean]), lowest, np.array([end]))[0])
+
+    assert up_to(5, 4) == pytest.approx(3 / 8, abs=1e-5)
+    assert up_to(5, 5) == pytest.approx(1 / 2, abs=1e-5)
+    assert up_to(5, 1.9) == 0
+    assert up_to(5, np.inf) == 1
+    # The ends of the range hold what lies beyond them: here all up to the second quantile.
+    assert up_to(1, -0.1) == 0
+    assert up_to(1, 0) == pytest.approx(3 / 8, abs=1e-5)
+    assert up_to(9, 9.9) == pytest.approx(0.6125, abs=1e-5)
+    assert up_to(9, 10) == 1
 
 
 @pytest.mark.parametrize("pull", [0.0, 0.3, 2.0, 100.0])
