@@ -1,6 +1,6 @@
 """`make gpu-check`: everything that only a GPU can show, on the one that is here, and a table.
 
-All tests on `cuda`, the same bits again under `torch.use_deterministic_algorithms`,
+Errors of native ops, all tests on `cuda`, the same bits again under `torch.use_deterministic_algorithms`,
 compute-sanitizer where it is installed, times beside plain torch on the same GPU, and trainings at
 full scale. Exit status 0 where all went well, 1 where something failed, 2 where there is no usable
 GPU. Parts can be named: `python bench/gpu_check.py tests times`.
@@ -48,6 +48,29 @@ def passed(what: str, command: list[str], **environment: str) -> Row:
 
 def tests() -> Iterator[Row]:
     yield passed("tests on cuda", [*CUDA_TESTS, "-n", "4", *WITH_CUDA])
+
+
+ERROR = """
+import torch
+from scdr.ops import mf_sgd_epoch_
+
+user, item = torch.ones(4, 3, device="{device}"), torch.ones(5, 3, device="{device}")
+index = torch.tensor([0, 9], dtype=torch.int32, device="{device}")
+order = torch.arange(2, device="{device}")
+try:
+    mf_sgd_epoch_(user, item, index, index, index.float(), order, lr=0.01, batch_size=2)
+except RuntimeError as error:
+    print(error)
+else:
+    raise SystemExit("no error")
+"""
+
+
+def errors() -> Iterator[Row]:
+    """That an error of a native op reaches Python, each in a process that it could end."""
+    for device in ("cpu", "cuda"):
+        program = ERROR.format(device=device)
+        yield passed(f"an error on {device}", [sys.executable, "-X", "faulthandler", "-c", program])
 
 
 def sanitizer() -> Iterator[Row]:
@@ -106,7 +129,7 @@ def full_scale() -> Iterator[Row]:
 
 
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
-    part.__name__: part for part in (tests, sanitizer, determinism, times, full_scale)
+    part.__name__: part for part in (errors, tests, sanitizer, determinism, times, full_scale)
 }
 
 

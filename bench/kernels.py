@@ -120,7 +120,7 @@ def occupancy(kernel: Kernel, threads: int, dynamic: int = 0) -> float:
 MLP = 4 * (50 * 20 + 60)
 LAUNCHES: dict[str, list[tuple[int, int]]] = {
     "mapping_sgd_epoch/add_kernel": [(256, 0)],
-    "mapping_sgd_epoch/batches_kernel": [(256, MLP)],
+    "mapping_sgd_epoch/batches_kernel": [(512, MLP)],
     "mapping_sgd_epoch/check_kernel": [(256, 0)],
     "mapping_sgd_epoch/chunks_kernel": [(256, 0)],
     "mapping_sgd_epoch/finite_kernel": [(256, 0)],
@@ -130,7 +130,9 @@ LAUNCHES: dict[str, list[tuple[int, int]]] = {
     "mapping_sgd_epoch/update_kernel": [(256, 0)],
     "mapping_sgd_epoch/users_kernel": [(256, 0)],
     "mf_sgd_epoch/check_kernel": [(256, 0)],
-    "mf_sgd_epoch/epoch_kernel": [(768, 256 * (11 * 8 + 2 * 32)), (256, 0)],
+    "mf_sgd_epoch/block_kernel": [(256, 256 * (2 * 12 * 4 + 2 * 2))],
+    "mf_sgd_epoch/grid_kernel": [(256, 0)],
+    "mf_sgd_epoch/link_kernel": [(256, 0)],
     "mf_sgd_epoch/places_kernel": [(256, 0)],
     "mf_sgd_epoch/prepare_kernel": [(256, 0)],
     "mf_sgd_epoch/square_sum_kernel": [(256, 0)],

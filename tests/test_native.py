@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shutil
 import subprocess
 import sys
 
@@ -75,12 +76,21 @@ def test_k_core_names_the_wrong_argument(change: dict[str, object], message: str
 
 @pytest.mark.parametrize("first", ["scdr", "scdr.data", "scdr.build", "scdr.ops", "scdr.prepare"])
 def test_torch_is_there_before_the_library(first: str) -> None:
-    """It would bring in torch's libraries by itself, and a torch with CUDA then can't be imported."""
+    """Which in a wheel from another machine finds torch's libraries only where they are loaded."""
     program = (
         f"import sys, {first}; scdr.build_info(); names = list(sys.modules);"
         "assert names.index('torch._C') < names.index('scdr._C')"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_exceptions_are_thrown_by_the_runtime_that_torch_has() -> None:
+    if shutil.which("nm") is None:
+        pytest.skip("nm is not installed")
+    command = ["nm", "--dynamic", "--defined-only", _C.__file__]
+    symbols = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "PyInit__C" in symbols
+    assert "__cxa_throw" not in symbols
 
 
 def test_build_info() -> None:
