@@ -1,7 +1,7 @@
 """Loads scdr._C, for every module that uses it, after torch.
 
-The library is linked to torch's own, which it finds where torch has loaded them: their folder at the
-time of the build, which it knows too, may be another machine's.
+The library is linked to torch's own, which it finds where torch has loaded them: their folder at
+the time of the build, which it knows too, may be another machine's.
 """
 
 import torch  # noqa: F401
