@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -221,3 +222,18 @@ def test_file_without_line_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     path.write_bytes(b"x" * (2 << 20))
     with pytest.raises(InputError, match="no line ends within 1 MiB"):
         read_domain(path)
+
+
+def test_a_reading_that_is_given_up_ends_its_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_module, "BLOCK_BYTES", 100)
+    path = tmp_path / "ratings.csv"
+    path.write_text("u,i,3,1\n" * 10_000)
+    before = set(threading.enumerate())
+    blocks = text_module.read_blocks(path)
+    assert bytes(next(blocks).data) == b"u,i,3,1\n" * 12
+    (reader,) = set(threading.enumerate()) - before
+    blocks.close()
+    reader.join(timeout=60)
+    assert not reader.is_alive()

@@ -19,8 +19,10 @@ import numpy as np
 
 from scdr.data.columns import Columns
 from scdr.data.formats import Layout, detect
+from scdr.errors import InputError
 
 Rating = tuple[str, str, float, int]  # user, item, rating, time
+UNPACKING = (EOFError, OSError, zlib.error)
 
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
@@ -76,6 +78,15 @@ def read(
         except ValueError:
             reading.rejected.append(number)
     return layout.format, reading
+
+
+def expected(data: bytes, format: str, block: int) -> tuple[str, Reading] | None:
+    """The format and the ratings of a file; None where it is to be refused."""
+    try:
+        format, reading = read(unpacked(data), format, block)
+    except (InputError, *UNPACKING):
+        return None
+    return None if reading.refused else (format, reading)
 
 
 def in_order(ratings: list[Rating]) -> list[Rating]:
@@ -184,6 +195,3 @@ def _time(text: str | None) -> int:
         moment = datetime.fromisoformat(text).replace(tzinfo=UTC)
         return int(moment.timestamp() // 1)
     raise ValueError("no time")
-
-
-UNPACKING = (EOFError, OSError, zlib.error)
