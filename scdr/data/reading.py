@@ -187,6 +187,7 @@ class RowTable:
     def frames(self) -> Iterator[pl.DataFrame]:
         """Yield the rows as they came, and lose them."""
         names = {role: pl.Series(t.ids(), dtype=pl.String) for role, t in self._ids.items()}
+        self._ids.clear()
         self._frames.reverse()
         while self._frames:
             frame = self._frames.pop()
@@ -198,8 +199,8 @@ class RowTable:
         """Return the rows as they came, and lose them."""
         table = pl.concat(self._frames)
         self._frames.clear()
-        users, user_ids = sort_codes(table["user"].to_numpy(), self._ids["user"])
-        items, item_ids = sort_codes(table["item"].to_numpy(), self._ids["item"])
+        users, user_ids = sort_codes(table["user"].to_numpy(), self._ids.pop("user"))
+        items, item_ids = sort_codes(table["item"].to_numpy(), self._ids.pop("item"))
         return Interactions(
             users=users,
             items=items,

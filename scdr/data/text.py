@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
-from typing import IO, TypeVar, cast
+from typing import IO, Protocol, TypeVar, cast
 
 import numpy as np
 from isal import igzip, isal_zlib
@@ -99,7 +98,8 @@ def read_blocks(path: Path, progress: Progress | None = None) -> Iterator[Block]
     size = path.stat().st_size
     line = 1
     with path.open("rb") as raw:
-        stream = cast(IO[bytes], igzip.GzipFile(fileobj=raw, mode="rb") if packed else raw)
+        # what GzipFile reads by, whose own readinto copies everything twice
+        stream = cast(_Stream, isal_zlib._GzipReader(raw, BLOCK_BYTES) if packed else raw)
         chunks = _ahead(_whole_lines(stream, raw))
         while True:
             try:
@@ -146,13 +146,24 @@ class _Chunk:
     position: int
 
 
-def _whole_lines(stream: IO[bytes], raw: IO[bytes]) -> Iterator[_Chunk]:
+class _Stream(Protocol):
+    def readinto(self, buffer: memoryview) -> int: ...
+
+
+def _fill(buffer: memoryview, stream: _Stream) -> int:
+    """Read until a buffer is full or the stream ends; returns the bytes read."""
+    filled = 0
+    while filled < len(buffer) and (read := stream.readinto(buffer[filled:])):
+        filled += read
+    return filled
+
+
+def _whole_lines(stream: _Stream, raw: IO[bytes]) -> Iterator[_Chunk]:
     """Yield whole lines, some MiB at a time.
 
     A chunk is good until ``BLOCKS_AHEAD`` more and another are asked for: its buffer is used again,
     as fresh memory costs more than half of what decompressing does.
     """
-    reader = cast(io.BufferedReader, stream)
     buffers = deque(bytearray() for _ in range(BLOCKS_AHEAD + 1))
     rest = memoryview(b"")
     at_start = True  # of the file
@@ -163,9 +174,10 @@ def _whole_lines(stream: IO[bytes], raw: IO[bytes]) -> Iterator[_Chunk]:
         buffer = buffers[0]
         buffer[: len(rest)] = rest
         with memoryview(buffer) as view:
-            read = reader.readinto(view[len(rest) : size])
+            read = _fill(view[len(rest) : size], stream)
         start, end = 0, len(rest) + read
         if not read:
+            last = buffer[:end]
             break
         if at_start and end >= len(BOM):
             while buffer.startswith(BOM, start, end):  # files put together can begin with several
@@ -178,7 +190,6 @@ def _whole_lines(stream: IO[bytes], raw: IO[bytes]) -> Iterator[_Chunk]:
         if cut:
             buffers.rotate(-1)
             yield _Chunk(buffer, start, cut, raw.tell())
-    last = bytearray(rest)
     if at_start:
         last = last.removeprefix(BOM)
     if last:

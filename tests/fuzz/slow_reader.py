@@ -66,7 +66,7 @@ def read(
     while b"\n" not in text[:first] and first < len(text):
         first += max(block, first - mark)
     lines = text[mark:].split(b"\n")
-    known = max(1, text[:first].count(b"\n")) if first < len(text) else len(lines)
+    known = max(1, text[:first].count(b"\n"))  # a last line without an end comes after
     sample = [line.decode(errors="replace").rstrip("\r") for line in lines[: min(known, 5000)]]
     layout = detect(sample, format, columns, "text")
     reading = Reading([], [])
