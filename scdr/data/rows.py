@@ -52,13 +52,15 @@ def _delimited_batch(block: Block, layout: Layout) -> Batch:
 
 def _has_loose_quote(data: bytes, layout: Layout) -> bool:
     """Whether a quote stands within a column: the fast way drops it, whatever it opens or ends."""
-    return b'"' in data and _loose_quote(layout.delimiter).search(data) is not None
+    return b'"' in data and _quoted_whole(layout.delimiter).fullmatch(data) is None
 
 
 @cache
-def _loose_quote(delimiter: str) -> re.Pattern[bytes]:
+def _quoted_whole(delimiter: str) -> re.Pattern[bytes]:
+    """Lines whose columns are each without a quote, or quoted from end to end."""
     edge = re.escape(delimiter.encode())
-    return re.compile(rb'"(?<=[^"\n%b]")(?!["\r\n%b])' % (edge, edge))
+    quoted, plain = rb'"(?:[^"\n]++|"")*+"(?:%b|\r?\n)' % edge, rb'[^"\n%b]*+[%b\n]' % (edge, edge)
+    return re.compile(b"(?:%b|%b)*+" % (quoted, plain))
 
 
 def _without_header(block: Block, skip_lines: int) -> Block:
