@@ -26,6 +26,8 @@ UNPACKING = (EOFError, OSError, zlib.error)
 
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
+_BLANKS = "".join(c for c in map(chr, range(0x3001)) if c.isspace() and c not in "\x1c\x1d\x1e\x1f")
+"""Unicode's white space; Python's has four separators more."""
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d:\d\d(\.\d+)?)?", re.ASCII)
 
 
@@ -169,7 +171,7 @@ def _text(value: Any) -> str | None:
 
 def _float32(text: str | None) -> float:
     """The float32 next to a decimal number, of two that are as near the even one."""
-    if text is None or not _DECIMAL.fullmatch(text := text.strip()):
+    if text is None or not _DECIMAL.fullmatch(text := text.strip(_BLANKS)):
         raise ValueError("no number")
     near = np.float32(float(text))
     if not np.isfinite(near):
@@ -183,7 +185,7 @@ def _float32(text: str | None) -> float:
 
 
 def _time(text: str | None) -> int:
-    text = (text or "").strip()
+    text = (text or "").strip(_BLANKS)
     if not text or text.lower() in ("nan", "+nan", "-nan"):
         return 0
     if _INTEGER.fullmatch(text) and -(2**63) <= int(text) < 2**63:
