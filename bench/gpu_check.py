@@ -2,8 +2,9 @@
 
 Errors of native ops, all tests on `cuda`, the same bits again under
 `torch.use_deterministic_algorithms`, compute-sanitizer where it is installed, times beside plain
-torch on the same GPU, and trainings at full scale. Exit status 0 where all went well, 1 where something failed, 2 where there is no usable
-GPU. Parts can be named: `python bench/gpu_check.py tests times`.
+torch on the same GPU, and trainings at full scale. Exit status 0 where all went well, 1 where
+something failed, 2 where there is no usable GPU. Parts can be named:
+`python bench/gpu_check.py tests times`.
 """
 
 from __future__ import annotations

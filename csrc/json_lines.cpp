@@ -1,6 +1,11 @@
 #include "json_lines.h"
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include <algorithm>
+#include <bit>
 
 namespace scdr {
 namespace {
@@ -47,7 +52,9 @@ struct Value {
 // One line. A function that returns false has met what is not valid or not plain.
 class Line {
  public:
-  explicit Line(std::string_view line) : line_(line), at_(line.data()), end_(at_ + line.size()) {}
+  // Of data that ends at data_end. What ends the line, a newline or that end, ends a run as well.
+  Line(std::string_view line, const char* data_end)
+      : line_(line), at_(line.data()), end_(at_ + line.size()), data_end_(data_end) {}
 
   // Calls take(key, value) for each member; take returns false to give up.
   template <class Take>
@@ -168,17 +175,25 @@ class Line {
   }
 
   void to_run_end() {
-    constexpr std::ptrdiff_t step = 64;
-    for (; end_ - at_ >= step; at_ += step) {  // both loops become a few SIMD instructions
-      unsigned char ends = 0, all = 0;
-      for (std::ptrdiff_t i = 0; i < step; ++i) {
-        const auto c = static_cast<unsigned char>(at_[i]);
-        ends = static_cast<unsigned char>(ends | (ends_run(c) ? 1 : 0));
-        all = static_cast<unsigned char>(all | c);
+#ifdef __SSE2__
+    constexpr std::ptrdiff_t step = 16;
+    for (; data_end_ - at_ >= step; at_ += step) {
+      const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at_));
+      const __m128i highest = _mm_set1_epi8(0x1F);  // of the control characters
+      const __m128i ends = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')),
+                                                     _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\'))),
+                                        _mm_cmpeq_epi8(_mm_max_epu8(bytes, highest), highest));
+      const auto place = static_cast<unsigned>(_mm_movemask_epi8(ends));
+      const auto beyond = static_cast<unsigned>(_mm_movemask_epi8(bytes));
+      if (place != 0) {
+        const int plain = std::countr_zero(place);
+        beyond_ascii_ = beyond_ascii_ || (beyond & ((1U << plain) - 1)) != 0;
+        at_ += plain;
+        return;
       }
-      beyond_ascii_ = beyond_ascii_ || all >= 0x80;
-      if (ends) break;
+      beyond_ascii_ = beyond_ascii_ || beyond != 0;
     }
+#endif
     for (; at_ != end_; ++at_) {
       const auto c = static_cast<unsigned char>(*at_);
       if (ends_run(c)) return;
@@ -208,6 +223,7 @@ class Line {
   std::string_view line_;
   const char* at_;
   const char* end_;
+  const char* data_end_;
   bool beyond_ascii_ = false;
 };
 
@@ -226,10 +242,11 @@ JsonRows take_json_fields(std::string_view data,
     }
     return true;
   };
+  const char* const data_end = data.data() + data.size();
   for (std::int64_t number = 0; !data.empty(); ++number) {
     const std::size_t length = std::min(data.find('\n'), data.size());
     fields.fill({});
-    if (!Line(data.substr(0, length)).object(take)) {
+    if (!Line(data.substr(0, length), data_end).object(take)) {
       fields.fill({});
       result.left.push_back(number);
     }

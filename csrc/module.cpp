@@ -8,14 +8,18 @@
 #include <array>
 #include <exception>
 #include <limits>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "arrow_strings.h"
 #include "cpu/simd.h"
+#include "id_table.h"
 #include "json_lines.h"
 #include "k_core.h"
+#include "row_order.h"
 #include "slices.h"
 
 namespace py = pybind11;
@@ -44,27 +48,123 @@ void check_range(const std::int32_t* ids, std::int64_t rows, std::int64_t n,
                           ", outside [0, " + std::to_string(n) + ")");
 }
 
-py::array_t<bool> k_core(const py::array& users_array, const py::array& items_array,
-                         std::int64_t n_users, std::int64_t n_items, std::int64_t k) {
-  const Indices users = as_indices(users_array, "users");
-  const Indices items = as_indices(items_array, "items");
-  if (users.size() != items.size())
-    throw py::value_error("items: has " + std::to_string(items.size()) + " rows, users has " +
-                          std::to_string(users.size()));
-  if (n_users < 0) throw py::value_error("n_users: is negative");
-  if (n_items < 0) throw py::value_error("n_items: is negative");
+// Users and items of the same rows.
+struct Pairs {
+  Pairs(const py::array& users_array, const py::array& items_array, std::int64_t n_users_,
+        std::int64_t n_items_)
+      : users(as_indices(users_array, "users")),
+        items(as_indices(items_array, "items")),
+        n_users(n_users_),
+        n_items(n_items_) {
+    if (users.size() != items.size())
+      throw py::value_error("items: has " + std::to_string(items.size()) + " rows, users has " +
+                            std::to_string(users.size()));
+    if (n_users < 0) throw py::value_error("n_users: is negative");
+    if (n_items < 0) throw py::value_error("n_items: is negative");
+  }
+
+  // fill(users, items, rows, keep), without the GIL, on indices in range.
+  template <class Fill>
+  py::array_t<bool> mask(const Fill& fill) const {
+    const std::int64_t rows = users.size();
+    const std::int32_t* user = users.data();
+    const std::int32_t* item = items.data();
+    py::array_t<bool> keep(rows);
+    bool* kept = keep.mutable_data();
+    const py::gil_scoped_release release;
+    check_range(user, rows, n_users, "users");
+    check_range(item, rows, n_items, "items");
+    fill(user, item, rows, kept);
+    return keep;
+  }
+
+  Indices users, items;
+  std::int64_t n_users, n_items;
+};
+
+py::array_t<bool> k_core(const py::array& users, const py::array& items, std::int64_t n_users,
+                         std::int64_t n_items, std::int64_t k) {
+  const Pairs pairs(users, items, n_users, n_items);
   if (k < 0) throw py::value_error("k: is negative");
-  py::array_t<bool> keep(users.size());
-  const std::int64_t rows = users.size();
-  const std::int32_t* user = users.data();
-  const std::int32_t* item = items.data();
-  bool* mask = keep.mutable_data();
-  const py::gil_scoped_release release;
-  check_range(user, rows, n_users, "users");
-  check_range(item, rows, n_items, "items");
-  scdr::k_core(user, item, rows, n_users, n_items, k, mask);
-  return keep;
+  return pairs.mask([&](const std::int32_t* user, const std::int32_t* item, std::int64_t rows,
+                        bool* keep) { scdr::k_core(user, item, rows, n_users, n_items, k, keep); });
 }
+
+py::array_t<bool> last_of_pairs(const py::array& users, const py::array& items,
+                                std::int64_t n_users, std::int64_t n_items) {
+  return Pairs(users, items, n_users, n_items)
+      .mask([&](const std::int32_t* user, const std::int32_t* item, std::int64_t rows, bool* keep) {
+        scdr::last_of_pairs(user, item, rows, n_users, n_items, keep);
+      });
+}
+
+py::array_t<std::int64_t> stable_order(const py::array& times) {
+  using Times = py::array_t<std::int64_t, py::array::c_style>;
+  if (!py::isinstance<Times>(times) || times.ndim() != 1)
+    throw py::value_error("times: must be a contiguous int64 array of one dimension");
+  if (times.size() > std::numeric_limits<std::uint32_t>::max())
+    throw py::value_error("times: more than 2^32 - 1 rows");
+  const Times values(times);
+  py::array_t<std::int64_t> order(values.size());
+  const std::int64_t* time = values.data();
+  std::int64_t* row = order.mutable_data();
+  const std::int64_t rows = values.size();
+  const py::gil_scoped_release release;
+  scdr::stable_order(time, rows, row);
+  return order;
+}
+
+// A table that several threads may use.
+struct SharedIdTable {
+  scdr::IdTable table;
+  std::mutex mutex;
+
+  py::array_t<std::int32_t> code(const py::object& ids) {
+    const py::capsule capsule = ids.attr("__arrow_c_stream__")();
+    auto* const stream = static_cast<scdr::ArrowArrayStream*>(
+        PyCapsule_GetPointer(capsule.ptr(), "arrow_array_stream"));
+    if (stream == nullptr) throw py::error_already_set();
+    py::array_t<std::int32_t> codes(static_cast<py::ssize_t>(py::len(ids)));
+    std::int32_t* at = codes.mutable_data();
+    const std::int32_t* const end = at + codes.size();
+    {
+      const py::gil_scoped_release release;
+      const std::lock_guard lock(mutex);
+      scdr::for_each_array(*stream, [&](const std::vector<std::string_view>& strings) {
+        if (end - at < static_cast<std::ptrdiff_t>(strings.size()))
+          throw std::invalid_argument("ids: are more than their length");
+        table.code(strings.data(), strings.size(), at);
+        at += strings.size();
+      });
+    }
+    if (at != end) throw py::value_error("ids: are fewer than their length");
+    return codes;
+  }
+
+  py::list ids() {
+    const std::lock_guard lock(mutex);
+    py::list names(table.size());
+    for (std::size_t code = 0; code < table.size(); ++code)
+      names[code] = py::str(table.ids()[code].data(), table.ids()[code].size());
+    return names;
+  }
+
+  py::array_t<std::int32_t> ranks() {
+    const std::lock_guard lock(mutex);
+    const std::vector<std::int32_t> ranks = table.ranks();
+    return py::array_t<std::int32_t>(static_cast<py::ssize_t>(ranks.size()), ranks.data());
+  }
+
+  std::size_t size() {
+    const std::lock_guard lock(mutex);
+    return table.size();
+  }
+
+  std::size_t bytes() {
+    const std::lock_guard lock(mutex);
+    return table.bytes();
+  }
+};
 
 py::tuple take_json_fields(const py::buffer& data, const std::vector<std::string>& keys,
                            std::size_t ids) {
@@ -126,13 +226,33 @@ py::dict build_facts() {
 
 PYBIND11_MODULE(_C, module, py::mod_gil_not_used()) {
   module.doc() =
-      "Native side of scdr: k-core peeling, JSON fields, build facts, and the ops' registration.";
+      "Native side of scdr: cleaning of ratings, JSON fields, build facts, the ops' registration.";
   module.def("k_core", &k_core, py::arg("users"), py::arg("items"), py::arg("n_users"),
              py::arg("n_items"), py::arg("k"),
              "Iterative k-core of the bipartite graph of users and items.\n\n"
              "users, items: int32 [n]; returns bool [n], True for the rows of the largest subset\n"
              "in which every user and every item has at least k rows. O(n). Releases the GIL.\n"
              "ValueError names the argument that is wrong.");
+  module.def("last_of_pairs", &last_of_pairs, py::arg("users"), py::arg("items"),
+             py::arg("n_users"), py::arg("n_items"),
+             "Which rows no later row of the same user and item replaces.\n\n"
+             "users, items: int32 [n]; returns bool [n]. O(n). Releases the GIL. ValueError names\n"
+             "the argument that is wrong.");
+  module.def("stable_order", &stable_order, py::arg("times"),
+             "The rows in order of time, those of equal time as they stood.\n\n"
+             "times: int64 [n]; returns int64 [n], what numpy.argsort(times, kind='stable') does.\n"
+             "O(n). Releases the GIL. ValueError says what is wrong with times.");
+  py::class_<SharedIdTable>(module, "IdTable",
+                            "The different ids of a column, numbered as they are met.")
+      .def(py::init<>())
+      .def("code", &SharedIdTable::code, py::arg("ids"),
+           "The numbers of ids, int32 [n]; ids is a polars Series of strings, without nulls.\n"
+           "Releases the GIL. ValueError says what ids holds that it must not.")
+      .def("ids", &SharedIdTable::ids, "The ids by number, a list of str.")
+      .def("ranks", &SharedIdTable::ranks,
+           "The place of each id among all by code point, int32 [len(self)].")
+      .def("__len__", &SharedIdTable::size)
+      .def_property_readonly("bytes", &SharedIdTable::bytes, "Of all it holds in memory.");
   module.def(
       "take_json_fields", &take_json_fields, py::arg("data"), py::arg("keys"), py::arg("ids"),
       "Fields of JSON lines as rows of text.\n\n"

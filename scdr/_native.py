@@ -1,12 +1,13 @@
-"""Loads scdr._C, for every module that uses it, after torch.
+"""Loads scdr._C, for every module that uses it."""
 
-The library is linked to torch's own, which it finds where torch has loaded them: their folder at
-the time of the build, which it knows too, may be another machine's.
-"""
+try:
+    import scdr._C as _C
+except ImportError:
+    # The library looks for torch's own where they were at the build, and beside scdr. Elsewhere
+    # they are found once torch has loaded them; only then, since importing torch takes a second.
+    import torch  # noqa: F401
 
-import torch  # noqa: F401
-
-import scdr._C as _C
+    import scdr._C as _C
 
 __all__ = ["_C", "raise_named"]
 

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from scdr.errors import InputError
+from scdr.folder import CHECKPOINT_ENDING
 from scdr.progress import Advance
 from scdr.tensor_file import read_tensors, write_tensors
 
-ENDING = ".safetensors"
 _LEAST_SHARE = 50
 """Saving takes one part in so many of a stage's time at most."""
 
@@ -96,7 +96,7 @@ class Checkpoints:
         return self.resumed or time.monotonic() - self._started >= self.every
 
     def _path(self, stage: str) -> Path:
-        return self.folder / f"{stage.replace(' ', '-')}{ENDING}"
+        return self.folder / f"{stage.replace(' ', '-')}{CHECKPOINT_ENDING}"
 
 
 class Stage:

@@ -17,7 +17,6 @@ from typing import Any
 import orjson
 from filelock import FileLock, Timeout
 
-from scdr.checkpoints import ENDING
 from scdr.errors import DivergenceError, InputError
 from scdr.options import read_toml
 from scdr.whole_file import sync, whole_file
@@ -30,6 +29,8 @@ CONFIG = "config.toml"
 """What a finished run was configured with."""
 CHECKPOINTS = "checkpoints"
 """Inside a partial folder: a file for each stage, and what the run was started with."""
+CHECKPOINT_ENDING = ".safetensors"
+"""Of the name of a stage's file."""
 _STARTED = "started.json"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_WRITTEN = (*_NO_SPACE, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
@@ -346,7 +347,7 @@ def _digest(kept: Mapping[str, Any]) -> str:
 
 
 def _has_checkpoints(partial: Path) -> bool:
-    return any((partial / CHECKPOINTS).glob(f"[!.]*{ENDING}"))
+    return any((partial / CHECKPOINTS).glob(f"[!.]*{CHECKPOINT_ENDING}"))
 
 
 def _partial_path(folder: Path) -> Path:

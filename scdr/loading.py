@@ -19,6 +19,7 @@ from scdr.data import (
     read_domain,
 )
 from scdr.errors import InputError
+from scdr.options import columns_of
 from scdr.progress import Progress
 
 
@@ -92,27 +93,6 @@ def _check_used(config: DataConfig, files: list[str]) -> None:
                 f"a format or columns of the {role} without files",
                 fix="give --source and --target, or leave it out",
             )
-
-
-def columns_of(option: str | None, *, where: str) -> dict[str, str | int] | None:
-    """The columns that `user=NAME,item=NAME,...` names; numbers are positions from 0.
-
-    Raises:
-        InputError: it is not of that form.
-    """
-    if option is None:
-        return None
-    columns: dict[str, str | int] = {}
-    for part in option.split(","):
-        role, equals, name = part.partition("=")
-        if role not in ("user", "item", "rating", "time") or not equals or not name:
-            raise InputError(
-                f"{part!r} does not name a column",
-                where=where,
-                fix="write it as user=NAME,item=NAME,rating=NAME,time=NAME, or with positions",
-            )
-        columns[role] = int(name) if name.isdecimal() else name
-    return columns
 
 
 def _synthetic(config: DataConfig) -> Planted:

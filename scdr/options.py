@@ -100,3 +100,24 @@ def _dashes(argument: str) -> str:
     """Take --some_option for --some-option, as tyro does."""
     name, equals, value = argument.partition("=")
     return name.replace("_", "-") + equals + value if argument.startswith("--") else argument
+
+
+def columns_of(option: str | None, *, where: str) -> dict[str, str | int] | None:
+    """The columns that `user=NAME,item=NAME,...` names; numbers are positions from 0.
+
+    Raises:
+        InputError: it is not of that form.
+    """
+    if option is None:
+        return None
+    columns: dict[str, str | int] = {}
+    for part in option.split(","):
+        role, equals, name = part.partition("=")
+        if role not in ("user", "item", "rating", "time") or not equals or not name:
+            raise InputError(
+                f"{part!r} does not name a column",
+                where=where,
+                fix="write it as user=NAME,item=NAME,rating=NAME,time=NAME, or with positions",
+            )
+        columns[role] = int(name) if name.isdecimal() else name
+    return columns

@@ -79,9 +79,10 @@ def prepare(config: PrepareConfig, progress: Progress) -> tuple[Path, dict[str, 
     import orjson
 
     from scdr.data import prepare_domain
-    from scdr.data.preparing import STEPS, writing_domain
+    from scdr.data.preparing import STEPS
+    from scdr.data.writing import writing_domain
     from scdr.folder import REPORT, choose_folder, whole_folder
-    from scdr.loading import columns_of
+    from scdr.options import columns_of
 
     columns = columns_of(config.columns, where="--columns")
     names = _names(config.dumps)

@@ -113,8 +113,8 @@ def recommend_file(config: RecommendConfig, progress: Progress) -> dict[str, int
     """
     import tempfile
 
-    from scdr.data.preparing import writing_file
-    from scdr.loading import columns_of
+    from scdr.data.writing import writing_file
+    from scdr.options import columns_of
     from scdr.serving import Predictor
     from scdr.serving.answers import KINDS
     from scdr.serving.files import HistoryFile, RatingFile

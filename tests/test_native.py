@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,13 +75,23 @@ def test_k_core_names_the_wrong_argument(change: dict[str, object], message: str
         _C.k_core(**{**arguments, **change})
 
 
-@pytest.mark.parametrize("first", ["scdr", "scdr.data", "scdr.build", "scdr.ops", "scdr.prepare"])
-def test_torch_is_there_before_the_library(first: str) -> None:
-    """Which in a wheel from another machine finds torch's libraries only where they are loaded."""
-    program = (
-        f"import sys, {first}; scdr.build_info(); names = list(sys.modules);"
-        "assert names.index('torch._C') < names.index('scdr._C')"
-    )
+def test_the_library_may_come_before_torch() -> None:
+    program = "import scdr._C, torch, scdr.ops, sys; sys.exit('scdr' not in dir(torch.ops))"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_where_torch_is_not_found_it_is_imported_first() -> None:
+    """The library fails as it does in a wheel whose folder torch is not beside."""
+    program = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name == "scdr._C" and "torch" not in sys.modules:
+            raise ImportError("libtorch_cpu.so: cannot open shared object file")
+sys.meta_path.insert(0, Missing())
+import scdr.data
+assert "torch" in sys.modules and scdr.build_info().version
+"""
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
@@ -101,3 +112,65 @@ def test_build_info() -> None:
     assert bool(info.cuda_architectures) == (info.cuda_compiler is not None)
     assert info.compiler and info.torch
     assert len(str(info).splitlines()) == 6
+
+
+IDS = st.lists(st.text(st.sampled_from("ab\0é😀"), max_size=14), max_size=60)
+
+
+@given(IDS, st.integers(0, 60))
+def test_ids_are_numbered_as_they_are_met(ids: list[str], cut: int) -> None:
+    table = _C.IdTable()
+    column = pl.Series(ids, dtype=pl.String)
+    parts = [column[:cut], pl.concat([column[cut:], column])]  # slices, and two chunks
+    codes = np.concatenate([table.code(part) for part in parts])
+    met = list(dict.fromkeys(ids))
+    assert codes.dtype == np.int32
+    assert codes.tolist() == [met.index(id) for id in ids + ids]
+    assert table.ids() == met and len(table) == len(met)
+    assert table.ranks().tolist() == [sorted(met).index(id) for id in met]
+
+
+def test_many_ids() -> None:
+    """Beyond what slots and pages hold at first, and one longer than a page."""
+    ids = [f"user{number * 7919 % 100_003}" for number in range(100_003)] + ["x" * 100_000]
+    table = _C.IdTable()
+    before = table.bytes
+    assert table.code(pl.Series(ids)).tolist() == list(range(len(ids)))
+    assert table.code(pl.Series(ids[::-1])).tolist() == list(range(len(ids)))[::-1]
+    assert table.bytes > before + sum(map(len, ids))
+    assert [ids[code] for code in np.argsort(table.ranks())] == sorted(ids)
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [(pl.Series([1, 2]), "not of strings"), (pl.Series(["a", None]), "holds a null")],
+)
+def test_what_is_no_column_of_ids(column: pl.Series, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _C.IdTable().code(column)
+
+
+TIMES = st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 3) | st.integers(0, 2**33))
+
+
+@given(TIMES)
+def test_the_order_of_rows_in_time(times: list[int]) -> None:
+    column = np.array(times, np.int64)
+    order = _C.stable_order(column)
+    assert order.dtype == np.int64
+    np.testing.assert_array_equal(order, np.argsort(column, kind="stable"))
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=60))
+def test_the_last_row_of_each_pair_stays(rows: list[tuple[int, int]]) -> None:
+    pairs = np.array(rows, np.int32).reshape(-1, 2)
+    users, items = np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1])
+    keep = _C.last_of_pairs(users, items, 5, 5)
+    assert keep.tolist() == [row not in rows[place + 1 :] for place, row in enumerate(rows)]
+
+
+def test_the_wrong_arguments_of_ordering_are_named() -> None:
+    with pytest.raises(ValueError, match="times: must be a contiguous int64 array"):
+        _C.stable_order(np.zeros(3))
+    with pytest.raises(ValueError, match=r"items: holds 5, outside \[0, 5\)"):
+        _C.last_of_pairs(np.zeros(1, np.int32), np.full(1, 5, np.int32), 5, 5)

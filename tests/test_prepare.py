@@ -111,19 +111,24 @@ def test_a_disk_that_is_full_leaves_nothing(dumps: list[str], tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
-def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rows_in_memory", "begun"), [(1 << 24, ".*"), (0, ".*/database*")])
+def test_an_interrupt_leaves_nothing(rows_in_memory: int, begun: str, tmp_path: Path) -> None:
     dump = tmp_path / "dump.csv"
     with dump.open("w") as file:
         file.writelines(
             f"user{row % 50_021},item{row % 30_011},3,{row}\n" for row in range(500_000)
         )
+    command = (
+        "import sys; from scdr.data import preparing; from scdr.prepare import main; "
+        f"preparing.ROWS_IN_MEMORY = {rows_in_memory}; sys.exit(main())"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "scdr.prepare", str(dump), "--out", str(tmp_path / "out")],
+        [sys.executable, "-c", command, str(dump), "--out", str(tmp_path / "out")],
         stderr=subprocess.PIPE,
         text=True,
     )
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".out.partial/.*/database*")):
+    while not list(tmp_path.glob(f".out.partial/{begun}")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGINT)

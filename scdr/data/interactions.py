@@ -123,17 +123,19 @@ def deduplicate(interactions: Interactions) -> Interactions:
     if np.all(interactions.times[1:] >= interactions.times[:-1]):
         ordered = interactions
     else:
-        ordered = interactions.take(np.argsort(interactions.times, kind="stable"))
-    pairs = ordered.users.astype(np.int64) * ordered.n_items + ordered.items
-    last = pl.Series(pairs).is_last_distinct().to_numpy()
+        ordered = interactions.take(_C.stable_order(np.ascontiguousarray(interactions.times)))
+    last = _C.last_of_pairs(ordered.users, ordered.items, ordered.n_users, ordered.n_items)
     return ordered if last.all() else ordered.take(last)
 
 
 def restrict(interactions: Interactions, rows: Rows) -> Interactions:
     """Return some rows, with vocabularies that hold only the users and items of these rows."""
-    kept = interactions.take(rows)
+    everything = rows.dtype == bool and rows.all()
+    kept = interactions if everything else interactions.take(rows)
     user_used = np.bincount(kept.users, minlength=kept.n_users) > 0
     item_used = np.bincount(kept.items, minlength=kept.n_items) > 0
+    if user_used.all() and item_used.all():
+        return kept
     return replace(
         kept,
         users=(np.cumsum(user_used, dtype=np.int32) - np.int32(1))[kept.users],

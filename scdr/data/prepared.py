@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import orjson
 import polars as pl
+from numpy.typing import NDArray
 
 from scdr.checksum import seal as seal_data
 from scdr.checksum import why_damaged
@@ -55,6 +57,30 @@ def is_prepared(path: Path, format: str = AUTO) -> bool:
         file.seek(max(0, path.stat().st_size - _FOOTER_BYTES))
         footer = file.read()
     return REPORT_KEY.encode() in footer or DIGEST_KEY.encode() in footer
+
+
+def write_prepared(path: Path, domain: Interactions, metadata: Mapping[str, str]) -> None:
+    """Write a domain, of whose ids each has a rating, unsealed.
+
+    Args:
+        path: the file.
+        domain: what to write.
+        metadata: of the footer.
+    """
+
+    def vocabulary(ids: NDArray[np.object_]) -> pl.Series:
+        return pl.Series(ids, dtype=pl.String).extend_constant(None, len(domain) - len(ids))
+
+    pl.DataFrame(
+        {
+            "users": domain.users,
+            "items": domain.items,
+            "ratings": domain.ratings,
+            "times": domain.times,
+            "user_ids": vocabulary(domain.user_ids),
+            "item_ids": vocabulary(domain.item_ids),
+        }
+    ).write_parquet(path, compression="zstd", statistics=False, metadata=dict(metadata))
 
 
 def load_prepared(path: Path) -> tuple[Interactions, ReadReport]:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from scdr._native import _C
 from scdr.data.checking import ReadReport, RowCheck
-from scdr.data.coding import code_ids, id_dtype
+from scdr.data.coding import sort_codes
 from scdr.data.columns import Batch, Columns
 from scdr.data.formats import AUTO, check_format, detect
 from scdr.data.frames import dataframe_batches, parquet_batches
@@ -69,15 +70,11 @@ def read_domain(
         where, format = DATAFRAME, DATAFRAME
         batches = dataframe_batches(source, columns)
     check = RowCheck(where, strict, listed=EXAMPLES)
-    user_dtype, item_dtype = id_dtype(), id_dtype()
-    parts = [
-        check.sound(batch).with_columns(
-            pl.col("user").cast(user_dtype), pl.col("item").cast(item_dtype)
-        )
-        for batch in batches
-    ]
+    table = RowTable()
+    for batch in batches:
+        table.add(check.sound(batch))
     check.finish()
-    interactions = _interactions(parts)
+    interactions = table.interactions()
     clean = deduplicate(interactions)
     report = ReadReport(
         path=where,
@@ -153,24 +150,62 @@ def file_batches(
     first = next(blocks, None)
     if first is None:
         raise InputError("the file is empty", where=str(path), fix="download or export it again")
-    if format == AUTO and first.data.startswith(PARQUET_MAGIC):
+    if format == AUTO and first.data[: len(PARQUET_MAGIC)] == PARQUET_MAGIC:
         return "parquet", parquet_batches(path, columns, progress, data=unpack(path))
-    lines = first.data.decode(errors="replace").split("\n", SAMPLE_LINES)[:SAMPLE_LINES]
+    lines = bytes(first.data).decode(errors="replace").split("\n", SAMPLE_LINES)[:SAMPLE_LINES]
     layout = detect([line.rstrip("\r") for line in lines], format, columns, str(path))
-    return layout.format, (parse(block, layout) for block in chain([first], blocks))
+    return layout.format, parse(chain([first], blocks), layout)
 
 
-def _interactions(parts: list[pl.DataFrame]) -> Interactions:
-    """Code the ids of all rows kept; empties ``parts`` as it goes."""
-    table = pl.concat(parts)
-    parts.clear()
-    users, user_ids = code_ids(table["user"])
-    items, item_ids = code_ids(table["item"])
-    return Interactions(
-        users=users,
-        items=items,
-        ratings=table["rating"].to_numpy(),
-        times=table["time"].to_numpy(),
-        user_ids=user_ids,
-        item_ids=item_ids,
-    )
+class RowTable:
+    """Sound rows as they are read, with integers for their ids.
+
+    Attributes:
+        rows: how many there are.
+    """
+
+    def __init__(self) -> None:
+        """Begin without rows."""
+        self.rows = 0
+        self._ids = {"user": _C.IdTable(), "item": _C.IdTable()}
+        self._frames: list[pl.DataFrame] = []
+
+    @property
+    def id_bytes(self) -> int:
+        """Bytes of memory that the different ids take."""
+        return sum(table.bytes for table in self._ids.values())
+
+    def add(self, frame: pl.DataFrame) -> None:
+        """Add rows of the columns user, item (strings), rating and time."""
+        self.rows += frame.height
+        self._frames.append(
+            frame.with_columns(
+                pl.Series(role, table.code(frame[role])) for role, table in self._ids.items()
+            )
+        )
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """Yield the rows as they came, and lose them."""
+        names = {role: pl.Series(t.ids(), dtype=pl.String) for role, t in self._ids.items()}
+        self._ids.clear()
+        self._frames.reverse()
+        while self._frames:
+            frame = self._frames.pop()
+            yield frame.with_columns(
+                column.gather(frame[role]).alias(role) for role, column in names.items()
+            )
+
+    def interactions(self) -> Interactions:
+        """Return the rows as they came, and lose them."""
+        table = pl.concat(self._frames)
+        self._frames.clear()
+        users, user_ids = sort_codes(table["user"].to_numpy(), self._ids.pop("user"))
+        items, item_ids = sort_codes(table["item"].to_numpy(), self._ids.pop("item"))
+        return Interactions(
+            users=users,
+            items=items,
+            ratings=table["rating"].to_numpy(),
+            times=table["time"].to_numpy(),
+            user_ids=user_ids,
+            item_ids=item_ids,
+        )

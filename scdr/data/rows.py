@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -16,52 +16,65 @@ from scdr.data.columns import ROLES, Batch
 from scdr.data.formats import Layout
 from scdr.data.text import Block
 
+JSON_ROWS_AT_ONCE = 1 << 16
+"""Fewer make polars' own work the larger part."""
 Fields = list[str | None]
 
 
-def parse(block: Block, layout: Layout) -> Batch:
-    """Parse one block; a row that can't be split or decoded comes back with a reason."""
+def parse(blocks: Iterable[Block], layout: Layout) -> Iterator[Batch]:
+    """Parse text; a row that can't be split or decoded comes back with a reason.
+
+    Args:
+        blocks: of a whole file; each is done with when the next is asked for.
+        layout: what the file is.
+    """
+    if not layout.delimiter:
+        return _json_batches(blocks, layout)
+    return (_delimited_batch(block, layout) for block in blocks)
+
+
+def _delimited_batch(block: Block, layout: Layout) -> Batch:
     if block.first_line <= layout.skip_lines:
         block = _without_header(block, layout.skip_lines)
-    if not layout.delimiter:
-        return _json_lines(block, layout)
+    data = bytes(block.data)
     try:
-        frame = None if _has_loose_quote(block.data, layout) else _delimited(block.data, layout)
+        frame = None if _has_loose_quote(data, layout) else _delimited(data, layout)
     except pl.exceptions.PolarsError:
         frame = None
     # A quote that is never closed swallows lines, and some readers drop blank ones: where the
     # count is off, only line by line is it clear which row stands on which line.
     if frame is None or frame.height != block.lines:
-        numbered = enumerate(bytes(block.data).split(b"\n")[:-1], block.first_line)
+        numbered = enumerate(data.split(b"\n")[:-1], block.first_line)
         return _by_line(numbered, lambda line: _delimited_line(line, layout))
     lines = np.arange(block.first_line, block.first_line + frame.height)
-    return _without_blank_lines(Batch(frame, lines), block)
+    return _without_blank_lines(Batch(frame, lines), data)
 
 
-def _has_loose_quote(data: bytes | bytearray, layout: Layout) -> bool:
+def _has_loose_quote(data: bytes, layout: Layout) -> bool:
     """Whether a quote stands within a column: the fast way drops it, whatever it opens or ends."""
-    return b'"' in data and _loose_quote(layout.delimiter).search(data) is not None
+    return b'"' in data and _quoted_whole(layout.delimiter).fullmatch(data) is None
 
 
 @cache
-def _loose_quote(delimiter: str) -> re.Pattern[bytes]:
+def _quoted_whole(delimiter: str) -> re.Pattern[bytes]:
+    """Lines whose columns are each without a quote, or quoted from end to end."""
     edge = re.escape(delimiter.encode())
-    return re.compile(rb'"(?<=[^"\n%b]")(?!["\r\n%b])' % (edge, edge))
+    quoted, plain = rb'"(?:[^"\n]++|"")*+"(?:%b|\r?\n)' % edge, rb'[^"\n%b]*+[%b\n]' % (edge, edge)
+    return re.compile(b"(?:%b|%b)*+" % (quoted, plain))
 
 
 def _without_header(block: Block, skip_lines: int) -> Block:
-    start, skipped = 0, skip_lines - block.first_line + 1
-    for _ in range(skipped):
-        start = block.data.index(b"\n", start) + 1
+    skipped = skip_lines - block.first_line + 1
+    start = sum(len(line) + 1 for line in bytes(block.data).split(b"\n", skipped)[:skipped])
     return Block(block.data[start:], skip_lines + 1, block.lines - skipped)
 
 
-def _delimited(data: bytes | bytearray, layout: Layout) -> pl.DataFrame:
+def _delimited(data: bytes, layout: Layout) -> pl.DataFrame:
     """Parse delimited rows, all columns as strings."""
     names = {int(position): role for role, position in layout.columns.items()}
     width = max(names) + 1
     frame = pl.read_csv(
-        bytes(data),
+        data,
         has_header=False,
         schema={names.get(place, f"ignored {place}"): pl.String for place in range(width)},
         separator=layout.delimiter,
@@ -75,10 +88,30 @@ def _delimited(data: bytes | bytearray, layout: Layout) -> pl.DataFrame:
     return frame.select(ROLES)
 
 
-def _json_lines(block: Block, layout: Layout) -> Batch:
+def _json_batches(blocks: Iterable[Block], layout: Layout) -> Iterator[Batch]:
     """Parse JSON objects; the lines that the native side leaves, one by one."""
     keys = [str(layout.columns.get(role, "")) for role in ROLES]
-    rows, left = _C.take_json_fields(block.data, keys, 2)
+    first, count = 1, 0
+    rows: list[bytes] = []
+    others: list[tuple[int, bytes]] = []  # the lines left, by their numbers in the file
+    for block in blocks:
+        taken, left = _C.take_json_fields(block.data, keys, 2)
+        rows.append(taken)
+        if left:
+            text = bytes(block.data).split(b"\n")
+            others += [(block.first_line + place, text[place]) for place in left]
+        count += block.lines
+        if count >= JSON_ROWS_AT_ONCE:
+            yield _json_batch(b"".join(rows), first, others, layout)
+            first, count, rows, others = first + count, 0, [], []
+    if count:
+        yield _json_batch(b"".join(rows), first, others, layout)
+
+
+def _json_batch(
+    rows: bytes, first_line: int, left: list[tuple[int, bytes]], layout: Layout
+) -> Batch:
+    """Return rows, a line each, in which those left stand empty, with these parsed in place."""
     frame = pl.read_csv(
         rows,
         has_header=False,
@@ -86,16 +119,12 @@ def _json_lines(block: Block, layout: Layout) -> Batch:
         separator="\t",
         quote_char=None,
     )
-    lines = np.arange(block.first_line, block.first_line + frame.height)
+    lines = np.arange(first_line, first_line + frame.height)
     if not left:
         return Batch(frame, lines)
-    text = block.data.split(b"\n")
-    others = _by_line(
-        ((block.first_line + place, text[place]) for place in left),
-        lambda line: _json_object(line, layout),
-    )
+    others = _by_line(left, lambda line: _json_object(line, layout))
     taken = np.ones(frame.height, dtype=bool)
-    taken[left] = False
+    taken[[number - first_line for number, _ in left]] = False
     lines = np.concatenate([lines[taken], others.lines])
     order = np.argsort(lines)
     place = np.argsort(order)[int(taken.sum()) :].tolist()  # of the others among all
@@ -104,12 +133,12 @@ def _json_lines(block: Block, layout: Layout) -> Batch:
     return Batch(both[order], lines[order], reasons)
 
 
-def _without_blank_lines(batch: Batch, block: Block) -> Batch:
+def _without_blank_lines(batch: Batch, data: bytes) -> Batch:
     # blanks on a line count as a first column
     empty = batch.frame.select(pl.sum_horizontal(pl.all().is_null()) >= len(ROLES) - 1).to_series()
     if not empty.any():
         return batch
-    text = block.data.split(b"\n")
+    text = data.split(b"\n")
     keep = np.ones(batch.frame.height, dtype=bool)
     keep[[row for row in empty.arg_true().to_list() if not text[row].strip()]] = False
     return Batch(batch.frame.filter(pl.Series(keep)), batch.lines[keep])

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import gzip
-import io
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeVar, cast
+from queue import SimpleQueue
+from threading import Event, Thread
+from typing import IO, Protocol, TypeVar, cast
 
+import numpy as np
 from isal import igzip, isal_zlib
 
 from scdr.errors import InputError
 
-BLOCK_BYTES = 1 << 23
+BLOCK_BYTES = 1 << 20
+"""Small enough for a processor's cache with those read ahead."""
 BLOCKS_AHEAD = 4
 LONGEST_LINE = 1 << 26
 GZIP_MAGIC = b"\x1f\x8b"
@@ -39,12 +41,13 @@ class Block:
     """Whole lines of a file.
 
     Attributes:
-        data: bytes that end with a newline.
+        data: bytes that end with a newline; of :func:`read_blocks` until the next block is asked
+            for, which may come to stand in the same memory.
         first_line: the number of the first line in the file, from 1.
         lines: how many there are.
     """
 
-    data: bytes | bytearray
+    data: memoryview
     first_line: int
     lines: int
 
@@ -95,20 +98,23 @@ def read_blocks(path: Path, progress: Progress | None = None) -> Iterator[Block]
     size = path.stat().st_size
     line = 1
     with path.open("rb") as raw:
-        stream = cast(IO[bytes], igzip.GzipFile(fileobj=raw, mode="rb") if packed else raw)
+        # what GzipFile reads by, whose own readinto copies everything twice
+        stream = cast(_Stream, isal_zlib._GzipReader(raw, BLOCK_BYTES) if packed else raw)
         chunks = _ahead(_whole_lines(stream, raw))
         while True:
             try:
-                data, position = next(chunks, (b"", 0))
+                chunk = next(chunks, None)
             except (EOFError, OSError, _LineTooLongError, *_DAMAGED) as error:
                 raise _unreadable(error, path, line, raw.tell(), size) from error
-            if not data:
+            if chunk is None:
                 break
-            block = Block(data, line, data.count(b"\n"))
-            line += block.lines
-            yield block
+            data = memoryview(chunk.buffer)[chunk.start : chunk.end]
+            # bytes.count looks at one byte after the other
+            lines = int(np.count_nonzero(np.frombuffer(data, np.uint8) == ord("\n")))
+            yield Block(data, line, lines)
+            line += lines
             if progress:
-                progress(min(position, size), size)
+                progress(min(chunk.position, size), size)
     if progress:
         progress(size, size)
 
@@ -130,41 +136,93 @@ class _LineTooLongError(Exception):
     pass
 
 
-def _whole_lines(stream: IO[bytes], raw: IO[bytes]) -> Iterator[tuple[bytes | bytearray, int]]:
-    """Yield whole lines, some MiB at a time, and the bytes of the file read for them."""
-    rest, start = b"", BOM  # of the file
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Whole lines from ``start`` to ``end`` of a buffer, and the bytes of the file read so far."""
+
+    buffer: bytearray
+    start: int
+    end: int
+    position: int
+
+
+class _Stream(Protocol):
+    def readinto(self, buffer: memoryview) -> int: ...
+
+
+def _fill(buffer: memoryview, stream: _Stream) -> int:
+    """Read until a buffer is full or the stream ends; returns the bytes read."""
+    filled = 0
+    while filled < len(buffer) and (read := stream.readinto(buffer[filled:])):
+        filled += read
+    return filled
+
+
+def _whole_lines(stream: _Stream, raw: IO[bytes]) -> Iterator[_Chunk]:
+    """Yield whole lines, some MiB at a time.
+
+    A chunk is good until ``BLOCKS_AHEAD`` more and another are asked for: its buffer is used again,
+    as fresh memory costs more than half of what decompressing does.
+    """
+    buffers = deque(bytearray() for _ in range(BLOCKS_AHEAD + 1))
+    rest = memoryview(b"")
+    at_start = True  # of the file
     while True:
         size = len(rest) + max(BLOCK_BYTES, len(rest))
-        buffer = bytearray(size)
+        if len(buffers[0]) < size:
+            buffers[0] = bytearray(size + size // 8)
+        buffer = buffers[0]
         buffer[: len(rest)] = rest
         with memoryview(buffer) as view:
-            read = cast(io.BufferedReader, stream).readinto(view[len(rest) :])
+            read = _fill(view[len(rest) : size], stream)
+        start, end = 0, len(rest) + read
         if not read:
+            last = buffer[:end]
             break
-        del buffer[len(rest) + read :]
-        if start and len(buffer) >= len(start):
-            while buffer.startswith(start):  # files put together can begin with several
-                del buffer[: len(start)]
-            start = b""
-        cut = buffer.rfind(b"\n") + 1
-        rest = bytes(memoryview(buffer)[cut:])
+        if at_start and end >= len(BOM):
+            while buffer.startswith(BOM, start, end):  # files put together can begin with several
+                start += len(BOM)
+            at_start = False
+        cut = buffer.rfind(b"\n", start, end) + 1
+        rest = memoryview(buffer)[max(cut, start) : end]
         if len(rest) > LONGEST_LINE:
             raise _LineTooLongError
         if cut:
-            del buffer[cut:]
-            yield buffer, raw.tell()
-    rest = rest.removeprefix(start)
-    if rest:
-        yield rest + b"\n", raw.tell()
+            buffers.rotate(-1)
+            yield _Chunk(buffer, start, cut, raw.tell())
+    if at_start:
+        last = last.removeprefix(BOM)
+    if last:
+        last += b"\n"
+        yield _Chunk(last, 0, len(last), raw.tell())
 
 
 def _ahead(chunks: Iterator[T]) -> Iterator[T]:
     """Yield the same, worked out in a thread of its own some chunks ahead."""
-    with ThreadPoolExecutor(1) as pool:
-        pending = deque(pool.submit(next, chunks, None) for _ in range(BLOCKS_AHEAD))
-        while (chunk := pending.popleft().result()) is not None:
-            pending.append(pool.submit(next, chunks, None))
+    # Not a ThreadPoolExecutor: where the garbage collector ends this generator, in whatever thread,
+    # an executor would wait for a lock that the start of another one holds.
+    asked, ready = SimpleQueue[bool](), SimpleQueue[T | Exception | None]()
+
+    def work() -> None:
+        while asked.get() and not left.is_set():
+            try:
+                ready.put(next(chunks, None))
+            except Exception as error:
+                ready.put(error)
+
+    left = Event()
+    for _ in range(BLOCKS_AHEAD):
+        asked.put(True)
+    Thread(target=work, daemon=True).start()
+    try:
+        while (chunk := ready.get()) is not None:
+            if isinstance(chunk, Exception):
+                raise chunk
+            asked.put(True)
             yield chunk
+    finally:
+        left.set()
+        asked.put(False)
 
 
 def _unreadable(error: Exception, path: Path, line: int, read: int, size: int) -> InputError:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from scdr.data.checking import RowCheck
 from scdr.data.columns import Batch, Columns
+from scdr.data.database import ROWS_PER_PART, database, quoted
 from scdr.data.formats import AUTO, check_format
 from scdr.data.frames import dataframe_batches
 from scdr.data.prepared import is_prepared, load_prepared
-from scdr.data.preparing import ROWS_PER_PART, database
 from scdr.data.reading import EXAMPLES, file_batches
 from scdr.data.text import Progress
 from scdr.models.fold_in import Histories
@@ -97,8 +97,9 @@ class HistoryFile:
         for number, (file, items) in enumerate(files):
             _write_parts(file, items, number, work)
         with database(work) as connection:
-            path = str(self._path).replace("'", "''")
-            connection.execute(_SORT.format(path=path, of_users=_OF_USERS if rated else ""))
+            connection.execute(
+                _SORT.format(path=quoted(self._path), of_users=_OF_USERS if rated else "")
+            )
         for part in work.glob("part-*.parquet"):
             part.unlink()
 

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from scdr.data import Interactions, prepare_domain, preparing, read_domain
+from scdr.data import Interactions, on_disk, prepare_domain, preparing, read_domain
 from scdr.errors import InputError
 
 Row = tuple[Any, ...]
@@ -45,10 +45,18 @@ def prepared(tmp_path: Path) -> Path:
     return tmp_path / "domain.parquet"
 
 
+@pytest.mark.parametrize("id_bytes", [1 << 28, 0])
 @pytest.mark.parametrize("core", [0, 3])
 def test_every_format_gives_the_domain_of_its_dump(
-    core: int, text_format: str, write: Write, pack: Callable[[Path], Path], tmp_path: Path
+    core: int,
+    id_bytes: int,
+    text_format: str,
+    write: Write,
+    pack: Callable[[Path], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(preparing, "IDS_IN_MEMORY", id_bytes)
     dump = pack(write(text_format, tmp_path / "dump", ratings(150)))
     options = {"core": core, "format": text_format}
     expected, report = read_domain(dump, **options)
@@ -66,7 +74,8 @@ def test_every_format_gives_the_domain_of_its_dump(
 def test_parquet_without_times_over_several_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preparing, "ROWS_PER_PART", 7)
+    monkeypatch.setattr(preparing, "ROWS_IN_MEMORY", 25)
+    monkeypatch.setattr(on_disk, "ROWS_PER_PART", 7)
     monkeypatch.setattr("scdr.data.frames.ROWS_PER_BATCH", 10)
     frame = pl.DataFrame(ratings(200), ("user", "item", "rating", "time"), orient="row")
     frame.drop("time").write_parquet(tmp_path / "dump.parquet")
@@ -77,11 +86,12 @@ def test_parquet_without_times_over_several_parts(
     )
 
 
-@pytest.mark.parametrize("in_memory", [0, 300, 10**6])
+@pytest.mark.parametrize("core_in_memory", [0, 300, 10**6])
 def test_the_core_of_a_domain_that_does_not_fit_into_memory(
-    in_memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    core_in_memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preparing, "ROWS_IN_MEMORY", in_memory)
+    monkeypatch.setattr(preparing, "ROWS_IN_MEMORY", 1500)
+    monkeypatch.setattr(on_disk, "CORE_ROWS_IN_MEMORY", core_in_memory)
     rng = random.Random(1)
     dump = tmp_path / "dump.csv"
     dump.write_text(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -221,3 +222,45 @@ def test_file_without_line_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     path.write_bytes(b"x" * (2 << 20))
     with pytest.raises(InputError, match="no line ends within 1 MiB"):
         read_domain(path)
+
+
+def test_a_reading_that_is_given_up_ends_its_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_module, "BLOCK_BYTES", 100)
+    path = tmp_path / "ratings.csv"
+    path.write_text("u,i,3,1\n" * 10_000)
+    before = set(threading.enumerate())
+    blocks = text_module.read_blocks(path)
+    assert bytes(next(blocks).data) == b"u,i,3,1\n" * 12
+    (reader,) = set(threading.enumerate()) - before
+    blocks.close()
+    reader.join(timeout=60)
+    assert not reader.is_alive()
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf", b"\xef\xbb\xbf\xef\xbb\xbf"])
+@pytest.mark.parametrize("block", [1, 7, 1 << 20])
+def test_one_line_without_an_end(
+    mark: bytes, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_module, "BLOCK_BYTES", block)
+    path = tmp_path / "ratings.csv"
+    path.write_bytes(mark + b"A1B2C3D4E5,0001048775,4.0,1400000000")
+    data, _ = read_domain(path, core=0)
+    assert (data.user_ids.tolist(), data.item_ids.tolist()) == (["A1B2C3D4E5"], ["0001048775"])
+
+
+@pytest.mark.parametrize(
+    "broken", ['""1"",x,4,1', '"a"\r,x,4,1', '"a""b"c,x,4,1', '"a",x"y",4"",1"']
+)
+def test_a_quote_within_a_column_is_met_alike_in_any_company(broken: str, tmp_path: Path) -> None:
+    path = tmp_path / "ratings.csv"
+    found = []
+    for company in ([], ['"a']):  # a quote that is not closed has every line read by itself
+        lines = [*(f'"u{row}",i,3,{row}' for row in range(400)), broken, *company]
+        path.write_text("\n".join(lines) + "\n", newline="")
+        data, report = read_domain(path, core=0)
+        rejected = [line for line, _ in report.rejected_examples if line < 402]
+        found.append((data.user_ids.tolist(), data.item_ids.tolist(), rejected))
+    assert found[0] == found[1]

@@ -19,11 +19,15 @@ import numpy as np
 
 from scdr.data.columns import Columns
 from scdr.data.formats import Layout, detect
+from scdr.errors import InputError
 
 Rating = tuple[str, str, float, int]  # user, item, rating, time
+UNPACKING = (EOFError, OSError, zlib.error)
 
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
+_BLANKS = "".join(c for c in map(chr, range(0x3001)) if c.isspace() and c not in "\x1c\x1d\x1e\x1f")
+"""Unicode's white space; Python's has four separators more."""
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d:\d\d(\.\d+)?)?", re.ASCII)
 
 
@@ -64,7 +68,7 @@ def read(
     while b"\n" not in text[:first] and first < len(text):
         first += max(block, first - mark)
     lines = text[mark:].split(b"\n")
-    known = max(1, text[:first].count(b"\n")) if first < len(text) else len(lines)
+    known = max(1, text[:first].count(b"\n"))  # a last line without an end comes after
     sample = [line.decode(errors="replace").rstrip("\r") for line in lines[: min(known, 5000)]]
     layout = detect(sample, format, columns, "text")
     reading = Reading([], [])
@@ -76,6 +80,15 @@ def read(
         except ValueError:
             reading.rejected.append(number)
     return layout.format, reading
+
+
+def expected(data: bytes, format: str, block: int) -> tuple[str, Reading] | None:
+    """The format and the ratings of a file; None where it is to be refused."""
+    try:
+        format, reading = read(unpacked(data), format, block)
+    except (InputError, *UNPACKING):
+        return None
+    return None if reading.refused else (format, reading)
 
 
 def in_order(ratings: list[Rating]) -> list[Rating]:
@@ -158,7 +171,7 @@ def _text(value: Any) -> str | None:
 
 def _float32(text: str | None) -> float:
     """The float32 next to a decimal number, of two that are as near the even one."""
-    if text is None or not _DECIMAL.fullmatch(text := text.strip()):
+    if text is None or not _DECIMAL.fullmatch(text := text.strip(_BLANKS)):
         raise ValueError("no number")
     near = np.float32(float(text))
     if not np.isfinite(near):
@@ -172,7 +185,7 @@ def _float32(text: str | None) -> float:
 
 
 def _time(text: str | None) -> int:
-    text = (text or "").strip()
+    text = (text or "").strip(_BLANKS)
     if not text or text.lower() in ("nan", "+nan", "-nan"):
         return 0
     if _INTEGER.fullmatch(text) and -(2**63) <= int(text) < 2**63:
@@ -184,6 +197,3 @@ def _time(text: str | None) -> int:
         moment = datetime.fromisoformat(text).replace(tzinfo=UTC)
         return int(moment.timestamp() // 1)
     raise ValueError("no time")
-
-
-UNPACKING = (EOFError, OSError, zlib.error)

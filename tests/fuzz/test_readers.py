@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from fuzz import dumps, slow_reader
 from fuzz.mode import fuzz
-from scdr.data import Interactions, prepare_domain, read_domain
+from scdr.data import Interactions, prepare_domain, preparing, read_domain
+from scdr.data import rows as rows_module
 from scdr.data import text as text_module
 from scdr.errors import InputError
 
@@ -30,15 +31,6 @@ def ratings(data: Interactions) -> list[slow_reader.Rating]:
     )
 
 
-def expected(data: bytes, format: str, block: int) -> tuple[str, slow_reader.Reading] | None:
-    """What the slow reader finds; None where the file is to be refused."""
-    try:
-        format, reading = slow_reader.read(slow_reader.unpacked(data), format, block)
-    except (InputError, *slow_reader.UNPACKING):
-        return None
-    return None if reading.refused else (format, reading)
-
-
 def check_message(error: InputError, path: Path) -> None:
     assert "\n" not in str(error) and error.fix
     assert error.where is not None and error.where.startswith(str(path))
@@ -46,7 +38,7 @@ def check_message(error: InputError, path: Path) -> None:
 
 def check(path: Path, data: bytes, format: str, *, prepare: bool = False) -> None:
     path.write_bytes(data)
-    wanted = expected(data, format, text_module.BLOCK_BYTES)
+    wanted = slow_reader.expected(data, format, text_module.BLOCK_BYTES)
     out = path.with_name("domain.parquet")
     try:
         if prepare:
@@ -85,16 +77,20 @@ def test_a_dump_damaged_in_some_places(tmp_path: Path, data: st.DataObject) -> N
     broken = data.draw(dumps.damaged(sound))
     whole = data.draw(dumps.packed(broken))
     chosen = data.draw(st.sampled_from(["auto", format]))
-    with patch.object(text_module, "BLOCK_BYTES", data.draw(st.sampled_from(BLOCKS))):
+    with (
+        patch.object(text_module, "BLOCK_BYTES", data.draw(st.sampled_from(BLOCKS))),
+        patch.object(rows_module, "JSON_ROWS_AT_ONCE", data.draw(st.sampled_from([1, 1 << 16]))),
+    ):
         check(tmp_path / "dump", whole, chosen)
 
 
-@fuzz(5)
+@fuzz(10)
 @given(st.data())
 def test_a_damaged_dump_prepared(tmp_path: Path, data: st.DataObject) -> None:
     format, sound = data.draw(dumps.sound())
     broken = data.draw(dumps.damaged(sound))
-    check(tmp_path / "dump", data.draw(dumps.packed(broken)), format, prepare=True)
+    with patch.object(preparing, "ROWS_IN_MEMORY", data.draw(st.sampled_from([0, 100, 1 << 24]))):
+        check(tmp_path / "dump", data.draw(dumps.packed(broken)), format, prepare=True)
 
 
 @fuzz(40)
