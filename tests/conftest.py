@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from scdr.data import ColdStartSplit, cold_start_split, planted
 
@@ -27,3 +28,11 @@ def split() -> ColdStartSplit:
         seed=1,
     )
     return cold_start_split(made.domains, beta=0.4, seed=2, validation_fraction=0.2)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def fast_device(request: pytest.FixtureRequest) -> str:
+    """A device for more work than a test can wait for where the CPU plays a GPU."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no usable GPU")
+    return str(request.param)

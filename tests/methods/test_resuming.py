@@ -56,18 +56,22 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("name", "preset", "changes"), CASES)
 def test_a_fit_killed_again_and_again_ends_with_the_same_bits(
-    name: str, preset: str, changes: dict[str, Any], split: ColdStartSplit, tmp_path: Path
+    name: str,
+    preset: str,
+    changes: dict[str, Any],
+    split: ColdStartSplit,
+    tmp_path: Path,
+    fast_device: str,
 ) -> None:
-    method = METHODS[name]
+    method, device = METHODS[name], torch.device(fast_device)
     config = short(method.presets[preset], **(SHORT | changes))
-    whole = method.fit(split.training, config, FitContext(seed=3))
+    whole = method.fit(split.training, config, FitContext(seed=3, device=device))
     kills = 0
     while True:
         checkpoints = Killing(tmp_path, kills_after=3 + kills % 2)
         try:
-            found = method.fit(
-                split.training, config, FitContext(seed=3, checkpoints=checkpoints, threads=2)
-            )
+            context = FitContext(seed=3, device=device, checkpoints=checkpoints, threads=2)
+            found = method.fit(split.training, config, context)
             break
         except KilledError:
             kills += 1

@@ -23,14 +23,6 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
         yield str(request.param)
 
 
-@pytest.fixture(params=[name for name in DEVICES if name != "cuda_on_cpu"])
-def fast_device(request: pytest.FixtureRequest) -> str:
-    """A device for more elements than the shim can work on in a test."""
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no usable GPU")
-    return str(request.param)
-
-
 @pytest.fixture
 def threads() -> Iterator[None]:
     before = torch.get_num_threads()
