@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 from bench_pgd_perturb import folded, numba_tanh
-from shapes import SHORT
+from shapes import SHORT, benched
 from torch import Tensor, nn
 
 from scdr.ops import mapping_sgd_epoch_, reference
@@ -273,7 +273,7 @@ IMPLEMENTATIONS: dict[str, Epoch] = {
 
 
 @pytest.mark.parametrize("torch_threads", [1, 2], indirect=True)
-@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+@pytest.mark.parametrize("name", benched(IMPLEMENTATIONS))
 def test_mapping_epoch(benchmark: Any, name: str, torch_threads: int) -> None:
     epoch = IMPLEMENTATIONS[name]
     check(epoch)

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import torch
-from shapes import SHORT, Ratings, ratings_like
+from shapes import SHORT, Ratings, benched, ratings_like
 from torch import Tensor
 
 from scdr.ops import mf_sgd_epoch_
@@ -140,8 +140,7 @@ WORKS = [("mf_epoch", "movies"), ("smf_epoch", "movies"), ("mf_epoch", "books")]
 CASES = [
     pytest.param(kind, shape, name, threads, id=f"{kind}/{shape}-{name}-{threads}")
     for kind, shape in WORKS
-    for name in IMPLEMENTATIONS
-    if not (SHORT and name == "torch_compile")  # compiling takes longer than all else
+    for name in benched(IMPLEMENTATIONS)
     for threads in ((1,) if name == "numba" or (shape == "books" and name != "scdr") else (1, 2))
 ]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from shapes import SHAPES, SHORT
+from shapes import SHAPES, SHORT, benched
 from torch import Tensor
 
 from scdr.ops import recommend_topk
@@ -134,7 +134,7 @@ def vectors(n_users: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("torch_threads", [1, 2], indirect=True)
-@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+@pytest.mark.parametrize("name", benched(IMPLEMENTATIONS))
 def test_recommend_topk(benchmark: Any, name: str, torch_threads: int) -> None:
     users, items = vectors(N_USERS)
     recommend = IMPLEMENTATIONS[name]

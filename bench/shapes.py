@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,6 +13,12 @@ from torch import Tensor
 
 SHORT = os.environ.get("SCDR_BENCH_SHORT", "") not in ("", "0")
 """Small shapes, for a smoke test: the ratios then mean little."""
+
+
+def benched(implementations: Iterable[str]) -> list[str]:
+    """Those to bench; compiling takes longer than all else of the short mode."""
+    return [name for name in implementations if not (SHORT and name == "torch_compile")]
+
 
 SHAPES = {"movies": (123_960, 50_052, 1_700_000), "books": (603_668, 367_982, 8_900_000)}
 
