@@ -92,7 +92,10 @@ def _tensor(matrix: csr_array, device: torch.device) -> Tensor:
         warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
         return torch.sparse_csr_tensor(
             torch.from_numpy(matrix.indptr.astype(np.int32)),
-            torch.from_numpy(matrix.indices.astype(np.int32)),
+            # A copy in torch: of no edges at all, torch 2.11 finds NumPy's strides wrong.
+            torch.from_numpy(matrix.indices.astype(np.int32)).clone(
+                memory_format=torch.contiguous_format
+            ),
             torch.from_numpy(matrix.data),
             size=matrix.shape,
             device=device,
